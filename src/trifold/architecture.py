@@ -88,7 +88,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stem:
-    """The first convolution with batch norm and activation, then a 3x3 max-pool of stride 2 where `max_pool` is true."""
+    """The first convolution with batch norm and activation; then a 3x3 max-pool of stride 2 where `max_pool`."""
 
     channels: int
     kernel_size: int = 3
@@ -251,7 +251,7 @@ def from_dict(data: object, *, source: str = "architecture") -> Architecture:
     if not isinstance(rows, list | tuple):
         raise InvalidArchitecture(f"{source}: stages must be a list with one row a stage, got {rows!r:.60}")
     stem = _build(table["stem"], f"{source}: stem", Stem)
-    stages = tuple(_build(row, f"{source}: stage {i}", Stage) for i, row in enumerate(rows, start=1))
+    stages = tuple(_build(row, f"{source}: stages row {i}", Stage) for i, row in enumerate(rows, start=1))
     head = _build(table.get("head", {}), f"{source}: head", Head)
     try:
         return Architecture(name=table["name"], resolution=table["resolution"], stem=stem, stages=stages, head=head)

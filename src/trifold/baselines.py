@@ -200,9 +200,7 @@ MNASNET_A1 = _activation(
 
 
 def _separable(layers: int, stride: int, channels: int) -> Stage:
-    return Stage(
-        operator="separable", layers=layers, stride=stride, channels=channels, activation="relu6", skip=False
-    )
+    return Stage(operator="separable", layers=layers, stride=stride, channels=channels, activation="relu6", skip=False)
 
 
 MOBILENET_V1 = Architecture(
@@ -328,10 +326,8 @@ FAMILIES: tuple[Family, ...] = (
         Family(baseline=baseline, rounding=Rounding(keep_ratio=0))
         for baseline in (EFFICIENTNETV2_S, EFFICIENTNETV2_M, EFFICIENTNETV2_L, EFFICIENTNETV2_XL)
     ),
-    *(
-        Family(baseline=baseline)
-        for baseline in (EFFICIENTNET_MINI, MNASNET_A1, MOBILENET_V1, MOBILENET_V2, RESNET_18, RESNET_50)
-    ),
+    Family(baseline=EFFICIENTNET_MINI, rounding=Rounding(divisor=4)),
+    *(Family(baseline=baseline) for baseline in (MNASNET_A1, MOBILENET_V1, MOBILENET_V2, RESNET_18, RESNET_50)),
 )
 
 ALIASES: dict[str, str] = {

@@ -6,7 +6,7 @@ the tests compare every sum with the parameters and the work that the built netw
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -156,10 +156,10 @@ def convolutions(block: Block) -> tuple[Convolution, ...]:
     return _OPERATORS[block.operator](block)
 
 
-def block_cost(block: Block, times: int = 1) -> Cost:
-    """The cost of `times` equal blocks."""
+def _count(block: Block, times: int) -> tuple[int, int, int, int, int]:
+    """The fields of Cost, in order, of `times` equal blocks."""
     parameters = statistics = multiply_adds = activations = tensors = 0
-    for role, inputs, outputs, kernel, groups, size, bias in convolutions(block):
+    for _, inputs, outputs, kernel, groups, size, bias in convolutions(block):
         weights = outputs * (inputs // groups) * kernel * kernel
         pixels = size * size
         multiply_adds += weights * pixels
@@ -171,24 +171,32 @@ def block_cost(block: Block, times: int = 1) -> Cost:
             parameters += weights + 2 * outputs
             statistics += 2 * outputs
             tensors += 5
+    return parameters * times, statistics * times, multiply_adds * times, activations * times, tensors * times
+
+
+def _total(counts: list[tuple[int, int, int, int, int]]) -> Cost:
+    parameters, statistics, multiply_adds, activations, tensors = map(sum, zip(*counts, strict=True))
     return Cost(
-        parameters=parameters * times,
-        statistics=statistics * times,
-        multiply_adds=multiply_adds * times,
-        activations=activations * times,
-        tensors=tensors * times,
+        parameters=parameters,
+        statistics=statistics,
+        multiply_adds=multiply_adds,
+        activations=activations,
+        tensors=tensors,
     )
 
 
-def total(costs: list[Cost]) -> Cost:
-    """The sum of several costs."""
-    return Cost(
-        parameters=sum(cost.parameters for cost in costs),
-        statistics=sum(cost.statistics for cost in costs),
-        multiply_adds=sum(cost.multiply_adds for cost in costs),
-        activations=sum(cost.activations for cost in costs),
-        tensors=sum(cost.tensors for cost in costs),
-    )
+def blocks_cost(blocks: Iterable[Block]) -> Cost:
+    """The cost of some blocks together: one, a stage, or all that `Architecture.blocks()` gives."""
+    counts, last, times = [(0, 0, 0, 0, 0)], None, 0
+    for block in blocks:
+        if block is not last:
+            if last is not None:
+                counts.append(_count(last, times))
+            last, times = block, 0
+        times += 1
+    if last is not None:
+        counts.append(_count(last, times))
+    return _total(counts)
 
 
 def cost(architecture: Architecture, *, num_classes: int = 1000, in_channels: int = 3) -> Cost:
@@ -196,10 +204,4 @@ def cost(architecture: Architecture, *, num_classes: int = 1000, in_channels: in
 
     Raises InvalidArchitecture if num_classes or in_channels is out of range.
     """
-    runs: list[tuple[Block, int]] = []
-    for block in architecture.blocks(num_classes=num_classes, in_channels=in_channels):
-        if runs and runs[-1][0] is block:
-            runs[-1] = (block, runs[-1][1] + 1)
-        else:
-            runs.append((block, 1))
-    return total([block_cost(block, times) for block, times in runs])
+    return blocks_cost(architecture.blocks(num_classes=num_classes, in_channels=in_channels))

@@ -1,4 +1,4 @@
-"""The errors a caller would catch: each is a ValueError whose text is one line naming field, value and what is allowed."""
+"""The errors a caller would catch: ValueErrors whose text is one line with field, value and what is allowed."""
 
 
 class InvalidInput(ValueError):

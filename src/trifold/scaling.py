@@ -7,9 +7,11 @@ by about 2^phi. Every other rule in the field is a direction of the same form, s
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from trifold.architecture import MAX_CHANNELS, MAX_LAYERS, MAX_RESOLUTION, Architecture, Stage
+from trifold.cost import Cost, cost
 from trifold.errors import InvalidArchitecture, InvalidInput
 
 PHI_MIN, PHI_MAX = -3.0, 12.0
@@ -143,11 +145,9 @@ def scale(architecture: Architecture, multipliers: Multipliers, rounding: Roundi
     )
     stem, head = architecture.stem, architecture.head
     if not rounding.fixed_ends:
-        stem = replace(stem, channels=_limited("stem", "channels", MAX_CHANNELS,
-                                               round_channels(stem.channels, multipliers.width, rounding)))  # fmt: skip
+        stem = replace(stem, channels=_channels("stem", stem.channels, multipliers, rounding))
         if head.channels:
-            head = replace(head, channels=_limited("head", "channels", MAX_CHANNELS,
-                                                   round_channels(head.channels, multipliers.width, rounding)))  # fmt: skip
+            head = replace(head, channels=_channels("head", head.channels, multipliers, rounding))
     resolution = round_resolution(architecture.resolution, multipliers.resolution, rounding)
     return replace(
         architecture,
@@ -161,17 +161,52 @@ def scale(architecture: Architecture, multipliers: Multipliers, rounding: Roundi
 def _scale_stage(
     stage: Stage, number: int, multipliers: Multipliers, rounding: Rounding, *, fixed_layers: bool
 ) -> Stage:
-    where = f"stage {number}"
-    channels = round_channels(stage.channels, multipliers.width, rounding)
+    where = f"stages row {number}"
     layers = stage.layers if fixed_layers else round_layers(stage.layers, multipliers.depth, rounding)
     return replace(
         stage,
-        channels=_limited(where, "channels", MAX_CHANNELS, channels),
+        channels=_channels(where, stage.channels, multipliers, rounding),
         layers=_limited(where, "layers", MAX_LAYERS, layers),
     )
+
+
+def _channels(where: str, channels: int, multipliers: Multipliers, rounding: Rounding) -> int:
+    return _limited(where, "channels", MAX_CHANNELS, round_channels(channels, multipliers.width, rounding))
 
 
 def _limited(where: str, name: str, limit: int, value: int) -> int:
     if value > limit:
         raise InvalidArchitecture(f"{where}: scaling gives {name} {value:,}; at most {limit:,} are allowed")
     return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One network of a family: the baseline at one phi, with its cost."""
+
+    phi: float
+    multipliers: Multipliers
+    architecture: Architecture
+    cost: Cost
+
+
+def family(
+    architecture: Architecture,
+    phis: Iterable[float],
+    coefficients: Coefficients = PAPER,
+    rounding: Rounding | None = None,
+    *,
+    num_classes: int = 1000,
+    in_channels: int = 3,
+) -> tuple[Member, ...]:
+    """The networks that phi makes of a baseline (paper §3.3, step 2).
+
+    Raises InvalidInput if a phi is out of [-3, 12] or its network is larger than a description may be.
+    """
+    members = []
+    for phi in phis:
+        multipliers = coefficients.multipliers(phi)
+        scaled = scale(architecture, multipliers, rounding)
+        spent = cost(scaled, num_classes=num_classes, in_channels=in_channels)
+        members.append(Member(phi=phi, multipliers=multipliers, architecture=scaled, cost=spent))
+    return tuple(members)

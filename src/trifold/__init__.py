@@ -1,0 +1,65 @@
+"""Trifold: scale a convolutional network's depth, width and resolution together, to a budget.
+
+Importing this loads no torch: the names that need it are looked up when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from trifold.architecture import Architecture, Block, Head, Stage, Stem, read, to_toml
+from trifold.baselines import find, list_models
+from trifold.budget import Budget, Fit, fit
+from trifold.cost import Cost
+from trifold.errors import ImpossibleBudget, InvalidArchitecture, InvalidData, InvalidInput
+from trifold.scaling import PAPER, RULES, Coefficients, Multipliers, Rounding, scale
+
+if TYPE_CHECKING:
+    from trifold.network import Network, Numerics, build, create_model
+
+__version__ = "0.1.0"
+
+_NEED_TORCH = {
+    "Network": "trifold.network",
+    "Numerics": "trifold.network",
+    "build": "trifold.network",
+    "create_model": "trifold.network",
+}
+
+__all__ = [
+    "PAPER",
+    "RULES",
+    "Architecture",
+    "Block",
+    "Budget",
+    "Coefficients",
+    "Cost",
+    "Fit",
+    "Head",
+    "ImpossibleBudget",
+    "InvalidArchitecture",
+    "InvalidData",
+    "InvalidInput",
+    "Multipliers",
+    "Network",
+    "Numerics",
+    "Rounding",
+    "Stage",
+    "Stem",
+    "build",
+    "create_model",
+    "find",
+    "fit",
+    "list_models",
+    "read",
+    "scale",
+    "to_toml",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The names that need torch, imported at their first use."""
+    if name in _NEED_TORCH:
+        return getattr(importlib.import_module(_NEED_TORCH[name]), name)
+    raise AttributeError(f"module 'trifold' has no attribute {name!r}")
