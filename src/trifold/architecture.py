@@ -6,7 +6,7 @@ import json
 import tomllib
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from trifold.errors import InvalidArchitecture
 
@@ -33,7 +33,7 @@ def _check_kernel(value: object) -> None:
 
 
 def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if isinstance(value, bool) or value not in allowed:
+    if type(value) is not type(allowed[0]) or value not in allowed:
         raise InvalidArchitecture(f"{name} must be {' or '.join(map(str, allowed))}, got {value!r}")
 
 
@@ -116,8 +116,7 @@ class Head:
         _check_choice("activation", self.activation, ACTIVATIONS)
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """One fully resolved block: nothing about it is left to be worked out by those who read it.
 
     stage: 0 for the stem, 1 to n for the rows of the description, n + 1 for the head.

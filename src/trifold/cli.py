@@ -151,7 +151,7 @@ def _cost_json(architecture: Architecture, spent: Cost, *, classes: int, in_chan
         "weight_bytes": spent.weight_bytes,
         "file_bytes": spent.file_bytes,
         "architecture": to_dict(architecture),
-        "blocks": [asdict(block) for block in blocks],
+        "blocks": [block._asdict() for block in blocks],
     }
 
 
