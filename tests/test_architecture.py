@@ -54,6 +54,12 @@ def test_a_toml_file_of_one_row_a_stage_is_read(tmp_path: Path) -> None:
         ("kernel_size = 5", "kernel_size = 4", "kernel_size must be an odd whole number from 1 to 31, got 4"),
         ("layers = 2", "layers = 1000000000", "layers must be a whole number from 1 to 1000, got 1000000000"),
         ("stride = 2, expand", "stride = 3, expand", "stride must be 1 or 2, got 3"),
+        ("stride = 2, expand", "stride = 2.0, expand", "stride must be 1 or 2, got 2.0"),
+        (
+            "resolution = 64",
+            f"resolution = 0x{'f' * 5000}",
+            "resolution must be a whole number from 4 to 8192, got a num",
+        ),
         ("stride = 2, activation", "stride = true, activation", "stages row 2: stride must be 1 or 2, got True"),
         ("expand_ratio = 6", "expand_ratio = nan", "expand_ratio must be a number from 0.01 to 64, got nan"),
         ("expand_ratio = 6", 'expand_ratio = "6"', "expand_ratio must be a number"),

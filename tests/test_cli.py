@@ -101,9 +101,36 @@ def test_list_filters_by_a_pattern(run: Run) -> None:
     assert names == ["efficientnetv2_b0", "efficientnetv2_b1", "efficientnetv2_b2", "efficientnetv2_b3"]
 
 
+def test_explain_says_it_in_numbers_and_words(run: Run) -> None:
+    status, out, _ = run("explain", "b3")
+    assert status == 0
+    assert "B3 is B0 with depth x 1.4, width x 1.2 and images of 300" in out
+    answer = json.loads(run("explain", "b3", "--json")[1])
+    assert [round(row["implied_phi"], 2) for row in answer["dimensions"]] == [1.85, 1.91, 2.09]
+
+
+def test_paper_prints_a_table_or_all_with_what_needs_training(run: Run) -> None:
+    status, out, _ = run("paper", "2")
+    assert status == 0
+    assert "66,347,960" in out
+    everything = json.loads(run("paper", "--json")[1])
+    assert {"1", "2", "3", "6", "7", "phi"} <= {table["number"] for table in everything["tables"]}
+    assert "Figure 8" in {row["what"] for row in everything["needs_training"]}
+
+
+def test_the_tiny_rule_rounds_layers_to_nearest_so_that_depth_shrinks(run: Run) -> None:
+    tiny = json.loads(run("scale", "b0", "--phi", "-2", "--rule", "tiny", "--json")[1])
+    assert [stage.get("layers", 1) for stage in tiny["architecture"]["stages"]] == [1, 2, 2, 2, 2, 3, 1]
+    up = json.loads(run("scale", "b0", "--phi", "-2", "--rule", "tiny", "--depth-rounding", "ceil", "--json")[1])
+    assert [stage.get("layers", 1) for stage in up["architecture"]["stages"]] == [1, 2, 2, 3, 3, 4, 1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (("explain", "b99"), "network 'b99' is not known"),
+        (("paper", "9"), "table must be one of 1, 2"),
+        (("paper", "4"), "latency is measured"),
         (("show", "b77"), "network 'b77' is not known; did you mean"),
         (("show", "none.toml"), "none.toml: cannot be read: No such file"),
         (("show", "b0", "--classes", "-1"), "num_classes must be a whole number from 0"),

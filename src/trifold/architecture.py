@@ -21,30 +21,38 @@ MAX_STAGES = 100
 MAX_RESOLUTION = 8_192
 
 
+def _shown(value: object) -> str:
+    """The value as a message shows it: short, on one line, whatever it is."""
+    try:
+        return f"{value!r:.60}"
+    except ValueError:
+        return "a number of thousands of digits"
+
+
 def _check_whole(name: str, value: object, low: int, high: int) -> None:
     """Raises InvalidArchitecture unless value is a whole number from low to high."""
     if type(value) is not int or not low <= value <= high:
-        raise InvalidArchitecture(f"{name} must be a whole number from {low} to {high}, got {value!r}")
+        raise InvalidArchitecture(f"{name} must be a whole number from {low} to {high}, got {_shown(value)}")
 
 
 def _check_kernel(value: object) -> None:
     if type(value) is not int or not 1 <= value <= 31 or value % 2 == 0:
-        raise InvalidArchitecture(f"kernel_size must be an odd whole number from 1 to 31, got {value!r}")
+        raise InvalidArchitecture(f"kernel_size must be an odd whole number from 1 to 31, got {_shown(value)}")
 
 
 def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if type(value) is not type(allowed[0]) or value not in allowed:
-        raise InvalidArchitecture(f"{name} must be {' or '.join(map(str, allowed))}, got {value!r}")
+        raise InvalidArchitecture(f"{name} must be {' or '.join(map(str, allowed))}, got {_shown(value)}")
 
 
 def _check_number(name: str, value: object, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InvalidArchitecture(f"{name} must be a number from {low:g} to {high:g}, got {value!r}")
+        raise InvalidArchitecture(f"{name} must be a number from {low:g} to {high:g}, got {_shown(value)}")
 
 
 def _check_bool(name: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise InvalidArchitecture(f"{name} must be true or false, got {value!r}")
+        raise InvalidArchitecture(f"{name} must be true or false, got {_shown(value)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +91,9 @@ class Stage:
         _check_choice("activation", self.activation, ACTIVATIONS)
         _check_bool("skip", self.skip)
         if self.operator in ("separable", "basic", "conv") and self.expand_ratio != 1:
-            raise InvalidArchitecture(f"expand_ratio must be 1 for operator {self.operator}, got {self.expand_ratio!r}")
+            raise InvalidArchitecture(
+                f"expand_ratio must be 1 for operator {self.operator}, got {_shown(self.expand_ratio)}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,10 +163,10 @@ class Architecture:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isprintable() or not 1 <= len(self.name) <= 100:
-            raise InvalidArchitecture(f"name must be 1 to 100 printable characters, got {self.name!r}")
+            raise InvalidArchitecture(f"name must be 1 to 100 printable characters, got {_shown(self.name)}")
         _check_whole("resolution", self.resolution, 4, MAX_RESOLUTION)
         if not isinstance(self.stages, tuple) or not all(isinstance(stage, Stage) for stage in self.stages):
-            raise InvalidArchitecture(f"stages must be a tuple of Stage, got {self.stages!r:.60}")
+            raise InvalidArchitecture(f"stages must be a tuple of Stage, got {_shown(self.stages)}")
         if not 1 <= len(self.stages) <= MAX_STAGES:
             raise InvalidArchitecture(f"stages must hold 1 to {MAX_STAGES} rows, got {len(self.stages)}")
 
@@ -248,7 +258,7 @@ def from_dict(data: object, *, source: str = "architecture") -> Architecture:
     table = _table(data, source, Architecture)
     rows = table["stages"]
     if not isinstance(rows, list | tuple):
-        raise InvalidArchitecture(f"{source}: stages must be a list with one row a stage, got {rows!r:.60}")
+        raise InvalidArchitecture(f"{source}: stages must be a list with one row a stage, got {_shown(rows)}")
     stem = _build(table["stem"], f"{source}: stem", Stem)
     stages = tuple(_build(row, f"{source}: stages row {i}", Stage) for i, row in enumerate(rows, start=1))
     head = _build(table.get("head", {}), f"{source}: head", Head)
@@ -272,11 +282,11 @@ def _build(data: object, where: str, kind: type[T]) -> T:
 def _table(data: object, where: str, kind: type[Any]) -> dict[str, Any]:
     """The data as a dict with every required field of kind and no other."""
     if not isinstance(data, dict):
-        raise InvalidArchitecture(f"{where} must be a table of fields, got {data!r:.60}")
+        raise InvalidArchitecture(f"{where} must be a table of fields, got {_shown(data)}")
     allowed = [field.name for field in fields(kind)]
     for name in data:
         if name not in allowed:
-            raise InvalidArchitecture(f"{where}: unknown field {name!r:.60}; allowed are {', '.join(allowed)}")
+            raise InvalidArchitecture(f"{where}: unknown field {_shown(name)}; allowed are {', '.join(allowed)}")
     required = [field.name for field in fields(kind) if field.default is MISSING and field.name != "head"]
     for name in required:
         if name not in data:

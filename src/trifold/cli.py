@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trifold.architecture import Architecture
     from trifold.cost import Cost
     from trifold.scaling import Coefficients, Multipliers, Rounding
+    from trifold.table import Cell, Table
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -91,8 +92,10 @@ def _coefficients(options: dict[str, Any]) -> Coefficients:
 
 
 def _rounding(options: dict[str, Any], family: Rounding) -> Rounding:
-    """The family's rounding with what the options change."""
+    """The family's rounding with what the rule and the options change."""
     from dataclasses import replace
+
+    from trifold.scaling import DEPTH_ROUNDING
 
     names = {
         "divisor": "divisor",
@@ -102,37 +105,29 @@ def _rounding(options: dict[str, Any], family: Rounding) -> Rounding:
         "fixed_ends": "fixed_ends",
     }
     given = {field: options[name] for name, field in names.items() if options[name] is not None}
-    return replace(family, **given)
+    depth = DEPTH_ROUNDING.get(options["rule"], family.depth)
+    return replace(family, **{"depth": depth, **given})
 
 
 def _print_json(data: object) -> None:
     click.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
 
-def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, left: int = 1) -> None:
-    """A table whose first `left` columns stand left and the rest right; whole numbers get thousands separators."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _print_table(table: Table) -> None:
+    """A table under its title, with its source and notes."""
+    from trifold.table import lines
 
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < left else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=200)
-    console.print(table)
+    click.echo(click.style(table.title, bold=True) + (f" ({table.source})" if table.source else ""))
+    for line in (*lines(table), *table.notes):
+        click.echo(line)
 
 
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _labelled(title: str, columns: Sequence[str], rows: Sequence[tuple[Cell, ...]], *, digits: int = 3) -> Table:
+    """A table all of whose columns are our own, so that none is marked."""
+    from trifold.table import Column, Table
+
+    marked = tuple(Column(name=name.replace("_", "-"), kind="label", digits=digits) for name in columns)
+    return Table(number="", title=title, source="", columns=marked, rows=tuple(rows))
 
 
 def _cost_json(architecture: Architecture, spent: Cost, *, classes: int, in_channels: int) -> dict[str, Any]:
@@ -161,33 +156,29 @@ def _print_architecture(architecture: Architecture, *, classes: int, in_channels
 
     from trifold.cost import blocks_cost
 
-    rows: list[tuple[object, ...]] = []
+    rows: list[tuple[Cell, ...]] = []
     blocks = architecture.blocks(num_classes=classes, in_channels=in_channels)
     for number, (_, group) in enumerate(groupby(blocks, key=lambda b: (b.stage, _kind(b.operator))), start=1):
         members = list(group)
-        first = members[0]
-        spent = blocks_cost(members)
-        size = f"{first.in_size}x{first.in_size}"
-        rows.append((number, _operator(architecture, first), size, members[-1].out_channels, len(members), first.stride,
+        first, spent = members[0], blocks_cost(members)
+        rows.append((str(number), _operator(architecture, first), f"{first.in_size}x{first.in_size}",
+                     members[-1].out_channels, len(members), first.stride,
                      spent.parameters, spent.multiply_adds, spent.activations))  # fmt: skip
     spent = blocks_cost(blocks)
-    rows.append(("", "total", "", None, None, None, spent.parameters, spent.multiply_adds, spent.activations))
-    _print_table(
-        f"{architecture.name} at {architecture.resolution}x{architecture.resolution}, {classes} classes",
-        (
-            "stage",
-            "operator",
-            "resolution",
-            "channels",
-            "layers",
-            "stride",
-            "parameters",
-            "multiply-adds",
-            "activations",
-        ),
-        rows,
-        left=2,
+    rows.append(("", "total", "", "", "", "", spent.parameters, spent.multiply_adds, spent.activations))
+    title = f"{architecture.name} at {architecture.resolution}x{architecture.resolution}, {classes} classes"
+    columns = (
+        "stage",
+        "operator",
+        "resolution",
+        "channels",
+        "layers",
+        "stride",
+        "parameters",
+        "multiply_adds",
+        "activations",
     )
+    _print_table(_labelled(title, columns, rows))
     click.echo(f"weight file, float32: at most {spent.file_bytes / 1e6:.1f} MB")
 
 
@@ -251,7 +242,7 @@ def list_(pattern: str, as_json: bool) -> None:
     if as_json:
         _print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
-        _print_table("1000 classes", [name.replace("_", "-") for name in columns], rows)
+        _print_table(_labelled("1000 classes", columns, rows))
 
 
 @trifold.command()
@@ -384,7 +375,7 @@ def family(
                      "members": [dict(zip(columns, row, strict=True)) for row in rows]})  # fmt: skip
     else:
         growth = f"alpha·beta²·gamma² = {coefficients.growth:.4g}"
-        _print_table(f"{architecture.name}, {growth}", [c.replace("_", "-") for c in columns], rows, left=0)
+        _print_table(_labelled(f"{architecture.name}, {growth}", columns, rows))
         click.echo(f"cost curves: {path}")
 
 
@@ -401,3 +392,45 @@ def _phis(text: str) -> list[float]:
     if not values:
         raise InvalidInput(f"--phi holds no value: {text!r}")
     return values
+
+
+@trifold.command()
+@click.argument("name")
+@_json_option
+def explain(name: str, as_json: bool) -> None:
+    """Say how far the published network NAME is from alpha^phi, beta^phi, gamma^phi, and why."""
+    from dataclasses import asdict
+
+    from trifold.explain import as_table
+    from trifold.explain import explain as explained
+
+    explanation = explained(name)
+    if as_json:
+        _print_json(asdict(explanation))
+    else:
+        _print_table(as_table(explanation))
+
+
+@trifold.command()
+@click.argument("number", metavar="[TABLE]", required=False)
+@_json_option
+def paper(number: str | None, as_json: bool) -> None:
+    """Recompute the paper's tables that need no training beside its own numbers; without TABLE, all of them."""
+    from dataclasses import asdict
+
+    from trifold.paper import needs_training, tables
+
+    found = tables(number)
+    missing = needs_training() if number is None else ()
+    if as_json:
+        _print_json({"tables": [asdict(table) for table in found], "needs_training": [asdict(row) for row in missing]})
+        return
+    for table in found:
+        click.echo(f"Table {table.number}: " if table.number[0].isdigit() else f"{table.number}: ", nl=False)
+        _print_table(table)
+        click.echo()
+    if missing:
+        columns = ("what", "why")
+        _print_table(
+            _labelled("What needs training, and is not recomputed", columns, [(m.what, m.why) for m in missing])
+        )

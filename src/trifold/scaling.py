@@ -76,6 +76,11 @@ r = s^0.05). `tiny` is meant for phi < 0: depth is nearly kept and width takes h
 least-squares fit through the five published TinyNets (2010.14819; `published.TINYNETS`, recomputed in the tests)."""
 
 
+DEPTH_ROUNDING = {"fast": "nearest", "tiny": "nearest"}
+"""How the authors of a rule round layers, where it is not up: pycls' scaler, and timm's TinyNets. Rounded up, the
+depth of a network smaller than its baseline hardly changes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rounding:
     """How multiplied layers, channels and pixels become whole numbers.
