@@ -49,7 +49,6 @@ TABLE: dict[str, Row] = {
     "table": DESCRIPTION,
     "scaling": DESCRIPTION,
     "cost": DESCRIPTION,
-    "latency": DESCRIPTION,
     "budget": DESCRIPTION,
     "_torchvision": GUARD,
     "layers": NETWORK,
@@ -70,11 +69,12 @@ TABLE: dict[str, Row] = {
     "serve": USES,
     "study.*": STUDY,
     "study.directions": Row(layer=4, part="study", reaches=0, bare=True),
-    "cli": Row(layer=5, part="cli", reaches=5, lazy=True),
+    "cli.*": Row(layer=5, part="cli", reaches=5, lazy=True),
     "__init__": Row(layer=5, part="public names", reaches=5, lazy=True),
 }
 
-AT_IMPORT_TIME = {"cli": frozenset({"click"}), "__init__": frozenset[str]()}
+AT_IMPORT_TIME = {"cli": frozenset({"click"}), "public names": frozenset[str]()}
+"""What a lazy part may import while it is imported, beside layer 0 and itself."""
 LAYER_0 = sorted(name for name, row in TABLE.items() if row is DESCRIPTION)
 
 
@@ -157,7 +157,7 @@ def describe(module: str, row: Row, imported: Import) -> str:
         return ""
     if row.bare:
         return f"{where} is not in the standard library"
-    if early and root not in AT_IMPORT_TIME[module]:
+    if early and root not in AT_IMPORT_TIME[row.part]:
         return f"{where} must be imported inside a function"
     if root == "matplotlib" and row.part != "report":
         return f"{where} belongs in report/ only"
@@ -173,7 +173,7 @@ def describe_own(where: str, row: Row, target: str, *, early: bool) -> str:
         return f"{where} is of layer {other.layer}, above {row.reaches}"
     if other.part in row.shuns:
         return f"{where} is {other.part}, which {row.part} does not know"
-    if early and other.layer > 0 and target != "__init__":
+    if early and other.layer > 0 and target != "__init__" and other.part != row.part:
         return f"{where} must be imported inside a function"
     return ""
 

@@ -9,8 +9,8 @@ from trifold import published
 from trifold.baselines import EFFICIENTNET_MULTIPLIERS, find
 from trifold.cost import cost
 from trifold.errors import InvalidInput
-from trifold.paper import Table, implied_phi, multipliers_of, needs_training, product, short, table, tables
-from trifold.table import KINDS, Cell, lines
+from trifold.paper import implied_phi, multipliers_of, needs_training, product, short, table, tables
+from trifold.table import KINDS, Cell, Table, lines
 
 DATA = Path(__file__).parent / "data"
 COSTS = json.loads((DATA / "costs.json").read_text())["networks"]

@@ -1,0 +1,55 @@
+"""The command line: parse, call, print; every module but click is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from trifold.cli import describe, training
+from trifold.errors import InvalidInput
+
+
+def main() -> None:
+    """Runs a command; every refusal is one line on stderr: status 2 for bad input, 1 for a failure, 130 for Ctrl-C."""
+    try:
+        status = trifold.main(standalone_mode=False)
+    except InvalidInput as error:
+        _stop(str(error), 2)
+    except click.ClickException as error:
+        _stop(" ".join(error.format_message().split()), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _stop("interrupted", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(1) from None
+    except OSError as error:
+        _stop(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
+    raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _stop(text: str, status: int) -> None:
+    click.echo(f"trifold: {text}", err=True)
+    raise SystemExit(status)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="trifold")
+def trifold() -> None:
+    """Scale a convolutional network's depth, width and resolution together, to a budget."""
+
+
+COMMANDS = (
+    describe.show,
+    describe.list_,
+    describe.scale,
+    describe.family,
+    describe.explain,
+    describe.paper,
+    training.fit,
+    training.train,
+    training.evaluate,
+    training.predict,
+)
+for command in COMMANDS:
+    trifold.add_command(command)

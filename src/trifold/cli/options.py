@@ -1,0 +1,102 @@
+"""What several commands share: their options, and how a table and JSON are printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from trifold.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from trifold.scaling import Coefficients, Rounding
+    from trifold.table import Cell, Table
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def json_option(command: Command) -> Command:
+    """Adds --json, which reaches the command as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
+
+
+def counting_options(command: Command) -> Command:
+    """Adds --classes and --in-channels."""
+    command = click.option("--in-channels", default=3, show_default=True, help="Channels of the image.")(command)
+    return click.option("--classes", default=1000, show_default=True, help="Classes of the classifier.")(command)
+
+
+RULE_OPTIONS = (
+    click.option("--rule", default="compound", show_default=True,
+                 help="Direction: compound (the paper's), depth, width, resolution, uniform, fast, tiny."),
+    click.option("--alpha", type=float, help="Depth factor at phi 1, in place of the rule's."),
+    click.option("--beta", type=float, help="Width factor at phi 1."),
+    click.option("--gamma", type=float, help="Resolution factor at phi 1."),
+    click.option("--divisor", type=int, help="Channels become a multiple of this  [default: 8, or the family's]."),
+    click.option("--keep-ratio", type=float, help="Never round channels below this share  [0.9; V2: 0]."),
+    click.option("--depth-rounding", help="ceil or nearest  [ceil]."),
+    click.option("--resolution-step", type=int, help="Pixels become a multiple of this  [4]."),
+    click.option("--fixed-ends/--scaled-ends", default=None, help="Keep stem, head, first and last layers (Lite)."),
+)  # fmt: skip
+
+
+def rule_options(command: Command) -> Command:
+    """Adds the options of a scaling rule; `coefficients_of` and `rounding_of` read them."""
+    for option in reversed(RULE_OPTIONS):
+        command = option(command)
+    return command
+
+
+def coefficients_of(options: dict[str, Any]) -> Coefficients:
+    """The direction that --rule names, with --alpha, --beta, --gamma put in its place."""
+    from dataclasses import replace
+
+    from trifold.scaling import RULES
+
+    rule = options["rule"]
+    if rule not in RULES:
+        raise InvalidInput(f"--rule must be {' or '.join(RULES)}, got {rule!r}")
+    given = {name: options[name] for name in ("alpha", "beta", "gamma") if options[name] is not None}
+    return replace(RULES[rule], **given)
+
+
+def rounding_of(options: dict[str, Any], family: Rounding) -> Rounding:
+    """The family's rounding with what the rule and the options change."""
+    from dataclasses import replace
+
+    from trifold.scaling import DEPTH_ROUNDING
+
+    names = {
+        "divisor": "divisor",
+        "keep_ratio": "keep_ratio",
+        "depth_rounding": "depth",
+        "resolution_step": "resolution_step",
+        "fixed_ends": "fixed_ends",
+    }
+    given = {field: options[name] for name, field in names.items() if options[name] is not None}
+    depth = DEPTH_ROUNDING.get(options["rule"], family.depth)
+    return replace(family, **{"depth": depth, **given})
+
+
+def print_json(data: object) -> None:
+    """One JSON value on stdout."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def print_table(table: Table) -> None:
+    """A table under its title, with its source and notes."""
+    from trifold.table import lines
+
+    click.echo(click.style(table.title, bold=True) + (f" ({table.source})" if table.source else ""))
+    for line in (*lines(table), *table.notes):
+        click.echo(line)
+
+
+def labelled(title: str, columns: Sequence[str], rows: Sequence[tuple[Cell, ...]], *, digits: int = 3) -> Table:
+    """A table all of whose columns are our own, so that none is marked."""
+    from trifold.table import Column, Table
+
+    marked = tuple(Column(name=name.replace("_", "-"), kind="label", digits=digits) for name in columns)
+    return Table(number="", title=title, source="", columns=marked, rows=tuple(rows))

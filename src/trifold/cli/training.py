@@ -1,0 +1,230 @@
+"""Commands that train and use a trained network; torch is imported when one of them runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trifold.cli.options import (
+    Command,
+    coefficients_of,
+    json_option,
+    labelled,
+    print_json,
+    print_table,
+    rounding_of,
+    rule_options,
+)
+from trifold.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trifold.architecture import Architecture
+    from trifold.data.dataset import Dataset
+    from trifold.train.evaluate import Evaluation
+    from trifold.train.record import Record
+
+_TRAINING_OPTIONS = (
+    click.option("--out", type=click.Path(file_okay=False), help="Run folder  [runs/DATA-NET-ID]."),
+    click.option("--recipe", default="small", show_default=True, help="How to train."),
+    click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe."),
+    click.option("--epochs", type=int, help="Short for --set epochs=N."),
+    click.option("--seed", default=0, show_default=True, help="Of weights, order and augmentation."),
+    click.option("--split-seed", default=0, show_default=True, help="Of the split into train, minival and test."),
+    click.option("--skip-bad", is_flag=True, help="Leave bad images out, named and counted, instead of stopping."),
+    click.option("--overwrite", is_flag=True, help="Replace the run that the folder holds."),
+)
+
+
+def _training_options(command: Command) -> Command:
+    for option in reversed(_TRAINING_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _changes(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What --set and --epochs change in the recipe; values are read as TOML, bare words as text."""
+    import tomllib
+
+    changes: dict[str, Any] = {}
+    for text in options["changes"]:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise InvalidInput(f"--set must have the form FIELD=VALUE, got {text!r}")
+        try:
+            changes[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            changes[name.strip()] = value.strip()
+    return changes if options["epochs"] is None else {**changes, "epochs": options["epochs"]}
+
+
+def _run(
+    dataset: Dataset, architecture: Architecture, options: Mapping[str, Any], scaling: dict[str, Any] | None
+) -> tuple[Record, str]:
+    """Trains and gives back the record and the run folder."""
+    from pathlib import Path
+
+    from trifold.train.progress import progress_bar
+    from trifold.train.recipe import find_recipe
+    from trifold.train.record import Plan, asked, run_id
+    from trifold.train.run import train
+
+    recipe = find_recipe(options["recipe"], _changes(options))
+    plan = Plan(architecture=architecture, recipe=recipe, seed=options["seed"], split_seed=options["split_seed"])
+    run = run_id(asked(plan, dataset.fingerprint))
+    name = Path(dataset.name).resolve().name if "/" in dataset.name else dataset.name
+    folder = options["out"] or str(Path("runs") / f"{name}-{architecture.name}-{run[:8]}")
+    with progress_bar() as progress:
+        record = train(
+            dataset, plan, run_folder=folder, overwrite=options["overwrite"], scaling=scaling, progress=progress
+        )
+    return record, folder
+
+
+def _open(data: str, *, skip_bad: bool) -> Dataset:
+    """The dataset, with what was left out said on stderr."""
+    from trifold.data.sources import open_data
+
+    dataset = open_data(data, skip_bad=skip_bad)
+    for bad in dataset.skipped:
+        click.echo(f"left out: {bad.reason}", err=True)
+    if dataset.skipped:
+        click.echo(f"{len(dataset.skipped)} bad images left out", err=True)
+    return dataset
+
+
+@click.command()
+@click.argument("data")
+@click.option("--budget", required=True, help="Limits, such as multiply-adds=4M,params=500k,size=2MB.")
+@click.option("--net", help="Baseline to scale  [efficientnet_mini for images up to 64 pixels, else efficientnet_b0].")
+@click.option("--fill-width", is_flag=True, help="Spend what rounding leaves of the budget on width.")
+@rule_options
+@_training_options
+@json_option
+def fit(data: str, budget: str, net: str | None, fill_width: bool, as_json: bool, **options: Any) -> None:
+    """Scale a network to a budget and train it on DATA (a folder with one subfolder a class, or `digits`)."""
+    from dataclasses import replace
+
+    from trifold.baselines import load
+    from trifold.budget import fit as largest
+    from trifold.budget import parse_budget
+    from trifold.train.fit import default_network, describe
+
+    limits = parse_budget(budget)
+    coefficients = coefficients_of(options)
+    dataset = _open(data, skip_bad=options["skip_bad"])
+    baseline, family = load(net or default_network(dataset))
+    found = largest(
+        baseline,
+        limits,
+        coefficients,
+        rounding=rounding_of(options, family),
+        num_classes=len(dataset.classes),
+        in_channels=dataset.in_channels,
+        fill_width=fill_width,
+    )
+    if not as_json:
+        click.echo(
+            f"{baseline.name} at phi {found.phi:g}: {found.architecture.num_blocks} blocks,"
+            f" {found.architecture.resolution} pixels, {found.cost.parameters:,} parameters,"
+            f" {found.cost.multiply_adds:,} multiply-adds; binding: {' and '.join(found.binding)}"
+        )
+    scaled = replace(found.architecture, name=f"{baseline.name}-scaled"[:100])
+    _report(*_run(dataset, scaled, options, describe(found)), as_json=as_json)
+
+
+@click.command()
+@click.argument("data")
+@click.option("--net", required=True, help="The network, by name or .toml file, as it is.")
+@click.option("--resolution", type=int, help="Train at this resolution in place of the network's own.")
+@_training_options
+@json_option
+def train(data: str, net: str, resolution: int | None, as_json: bool, **options: Any) -> None:
+    """Train a network on DATA without scaling it."""
+    from dataclasses import replace
+
+    from trifold.baselines import load
+
+    architecture, _ = load(net)
+    if resolution is not None:
+        architecture = replace(architecture, resolution=resolution)
+    dataset = _open(data, skip_bad=options["skip_bad"])
+    _report(*_run(dataset, architecture, options, None), as_json=as_json)
+
+
+def _report(record: Record, folder: str, *, as_json: bool) -> None:
+    """What a training came to."""
+    if as_json:
+        print_json({"run": folder, **record.to_dict()})
+        return
+    result = record.result
+    low, high = result.test.interval
+    if result.note:
+        click.echo(f"{result.data}: {result.note}")
+    click.echo(
+        f"test accuracy {record.accuracy:.2%} ({result.test.correct} of {result.test.total}; 95 % interval"
+        f" {low:.1%} to {high:.1%}); one seed: a smoke test, not a comparison"
+    )
+    click.echo(
+        f"three nearest neighbours on the same split {result.nearest.accuracy:.2%};"
+        f" weights of epoch {result.epoch} of {record.asked['recipe']['epochs']}, chosen on minival"
+        f" ({result.minival_accuracy:.2%}); {result.seconds:.0f} s"
+    )
+    click.echo(f"run folder: {folder}")
+
+
+@click.command()
+@click.argument("run")
+@click.argument("data", required=False)
+@click.option("--skip-bad", is_flag=True, help="Leave bad images out, named and counted, instead of stopping.")
+@json_option
+def evaluate(run: str, data: str | None, skip_bad: bool, as_json: bool) -> None:
+    """Print a run's accuracy on held-out images: of the data it was trained on, or of DATA."""
+    from trifold.train.use import evaluate as evaluated
+    from trifold.train.use import trained_on
+
+    tested = evaluated(run, _open(data or trained_on(run), skip_bad=skip_bad))
+    if as_json:
+        print_json({**_counts(tested), "confusion": tested.confusion})
+        return
+    low, high = tested.interval
+    rows = [
+        (name, sum(row), row[i], None if share is None else 100 * share)
+        for i, (row, (name, share)) in enumerate(zip(tested.confusion, tested.per_class.items(), strict=True))
+    ]
+    title = (
+        f"accuracy {tested.accuracy:.2%} ({tested.correct} of {tested.total}; 95 % interval {low:.1%} to {high:.1%})"
+    )
+    print_table(labelled(title, ("class", "images", "correct", "%"), rows, digits=1))
+
+
+def _counts(tested: Evaluation) -> dict[str, Any]:
+    return {
+        "accuracy": tested.accuracy,
+        "interval": list(tested.interval),
+        "correct": tested.correct,
+        "total": tested.total,
+        "per_class": tested.per_class,
+    }
+
+
+@click.command()
+@click.argument("run")
+@click.argument("images", nargs=-1, required=True)
+@click.option("--top", default=5, show_default=True, help="How many classes.")
+@json_option
+def predict(run: str, images: tuple[str, ...], top: int, as_json: bool) -> None:
+    """Print the most probable classes of each image file, by a run's network."""
+    from dataclasses import asdict
+
+    from trifold.train.use import predict as predicted
+
+    predictions = predicted(run, images, top=top)
+    if as_json:
+        print_json([asdict(prediction) for prediction in predictions])
+        return
+    for prediction in predictions:
+        ranked = ", ".join(f"{name} {chance:.1%}" for name, chance in prediction.ranked)
+        click.echo(f"{prediction.path}: {ranked}")
