@@ -269,7 +269,7 @@ def family(
         )
         for m in members
     ]
-    draw_family(points, path)
+    draw_family(points, path, title=f"{architecture.name} scaled by phi")
     columns = ("phi", "depth", "width", "resolution", "blocks", "parameters", "multiply_adds", "activations")
     rows = [
         (m.phi, m.multipliers.depth, m.multipliers.width, m.architecture.resolution, m.architecture.num_blocks,

@@ -84,12 +84,10 @@ def _run(
 
 
 def _open(data: str, *, skip_bad: bool) -> Dataset:
-    """The dataset, with what was left out said on stderr."""
+    """The dataset; each bad image that is left out is logged, their number is said here."""
     from trifold.data.sources import open_data
 
     dataset = open_data(data, skip_bad=skip_bad)
-    for bad in dataset.skipped:
-        click.echo(f"left out: {bad.reason}", err=True)
     if dataset.skipped:
         click.echo(f"{len(dataset.skipped)} bad images left out", err=True)
     return dataset

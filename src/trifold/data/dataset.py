@@ -1,0 +1,121 @@
+"""A labelled set of images as a value: classes, samples, what was left out, and a fingerprint of it all."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from trifold.data.decode import decode, read_bytes
+
+SPLITS = ("train", "minival", "test")
+
+
+class BadFile(NamedTuple):
+    """An image that cannot be used; reason is one line that names it, the field, the value and what is allowed."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One labelled image.
+
+    name: path below the root, with "/".
+    label: index into the classes.
+    split: "train", "minival" or "test" where the source gives it, "" where it is left to `split.split`.
+    width, height: pixels, upright. mode: "L" or "RGB".
+    digest: hash of the content.
+    content: the file, or the bytes of one.
+    """
+
+    name: str
+    label: int
+    split: str
+    width: int
+    height: int
+    mode: str
+    digest: str
+    content: Path | bytes
+
+    def open(self) -> Image.Image:
+        """The decoded image. Raises InvalidData if the file changed into something that cannot be used."""
+        if isinstance(self.content, bytes):
+            return decode(self.content, self.name)
+        return decode(read_bytes(self.content), self.content)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Samples of at least two classes, each class with at least one sample in every split that the source gives.
+
+    name: what the user called it. note: what a reader of results must know about these images, or "".
+    mirror: whether an image turned left to right still shows its class, as far as is known.
+    skipped: bad files left out because the user asked for it. ignored: other files that are no images by suffix.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    note: str = ""
+    mirror: bool = True
+    skipped: tuple[BadFile, ...] = ()
+    ignored: int = 0
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The label of every sample."""
+        return tuple(sample.label for sample in self.samples)
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """Samples of each class, by name."""
+        labels = self.labels
+        return {name: labels.count(label) for label, name in enumerate(self.classes)}
+
+    @property
+    def modes(self) -> dict[str, int]:
+        """Samples of each mode, "L" or "RGB"."""
+        modes = [sample.mode for sample in self.samples]
+        return {mode: modes.count(mode) for mode in sorted(set(modes))}
+
+    @property
+    def mode(self) -> str:
+        """The mode that holds every image: "L" if all are grey, else "RGB"."""
+        return "L" if set(self.modes) == {"L"} else "RGB"
+
+    @property
+    def in_channels(self) -> int:
+        """1 if every image is grey, else 3."""
+        return 1 if self.mode == "L" else 3
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The smallest and the largest (width, height), each side by itself, in pixels."""
+        widths = [sample.width for sample in self.samples]
+        heights = [sample.height for sample in self.samples]
+        return (min(widths), min(heights)), (max(widths), max(heights))
+
+    @property
+    def median_side(self) -> int:
+        """The median of the images' shorter sides, in pixels."""
+        return round(statistics.median(min(sample.width, sample.height) for sample in self.samples))
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits that change with any class name, label, given split, sample name or content."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update("\0".join(self.classes).encode())
+        for line in sorted(f"{s.split}\0{s.label}\0{s.name}\0{s.digest}" for s in self.samples):
+            digest.update(b"\n" + line.encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+
+def content_digest(content: bytes) -> str:
+    """32 hex digits of a sample's content."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -1,0 +1,107 @@
+"""Images as tensors: decoded and resized once, held in memory as bytes, normalised batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+from torch import Tensor
+
+from trifold._torchvision import v2
+from trifold.data.dataset import Dataset
+from trifold.data.decode import printable
+from trifold.data.preprocessing import Preprocessing
+from trifold.errors import InvalidData
+
+MAX_BYTES = 8 * 2**30
+"""The most that one set of images may take in memory."""
+
+_INTERPOLATION = {
+    "bilinear": v2.InterpolationMode.BILINEAR,
+    "bicubic": v2.InterpolationMode.BICUBIC,
+    "nearest": v2.InterpolationMode.NEAREST_EXACT,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """Decoded images and their labels, of one size; `images[indices]` takes some of them."""
+
+    pixels: UInt8[Tensor, "images channels height width"]
+    labels: Int[Tensor, " images"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, indices: Sequence[int] | Tensor) -> Images:
+        chosen = torch.as_tensor(indices, dtype=torch.long)
+        return Images(pixels=self.pixels[chosen], labels=self.labels[chosen])
+
+
+def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> UInt8[Tensor, "channels height width"]:
+    """The image as training saw it: its centre square, in the mode, resized (antialiased); not normalised."""
+    pixels = v2.functional.pil_to_tensor(image.convert(preprocessing.mode))
+    square = v2.functional.center_crop(pixels, [min(image.size)])
+    interpolation = _INTERPOLATION[preprocessing.interpolation]
+    size = [preprocessing.resolution, preprocessing.resolution]
+    return v2.functional.resize(square, size, interpolation=interpolation, antialias=True)
+
+
+def load(
+    dataset: Dataset, *preprocessings: Preprocessing, progress: Callable[[int, int, str], None] | None = None
+) -> tuple[Images, ...]:
+    """Every sample of the dataset, in order, decoded once, resized for each preprocessing and not normalised.
+
+    progress: called with (done, total, "decoding") after each image.
+
+    Raises InvalidData if the images would not fit in memory (8 GiB) or one can no longer be read.
+    """
+    total = len(dataset.samples)
+    needed = sum(total * p.channels * p.resolution**2 for p in preprocessings)
+    if needed > MAX_BYTES:
+        size = max(p.resolution for p in preprocessings)
+        raise InvalidData(
+            f"{printable(dataset.name)}: {total} images at {size} pixels take {needed / 2**30:.1f} GiB in memory; "
+            f"at most {MAX_BYTES / 2**30:.0f} are allowed: use a smaller resolution or fewer images"
+        )
+    held = [
+        torch.empty(total, p.channels, p.resolution, p.resolution, dtype=torch.uint8).contiguous(
+            memory_format=torch.channels_last
+        )
+        for p in preprocessings
+    ]
+    for i, sample in enumerate(dataset.samples):
+        image = sample.open()
+        for pixels, preprocessing in zip(held, preprocessings, strict=True):
+            pixels[i] = to_pixels(image, preprocessing)
+        if progress is not None:
+            progress(i + 1, total, "decoding")
+    labels = torch.tensor(dataset.labels, dtype=torch.long)
+    return tuple(Images(pixels=pixels, labels=labels) for pixels in held)
+
+
+def measured(preprocessing: Preprocessing, images: Images) -> Preprocessing:
+    """The preprocessing with mean and standard deviation of these images' channels, to six digits; std at least 1/255.
+
+    Give it the training images only.
+    """
+    means, stds = [], []
+    for channel in range(preprocessing.channels):
+        counts = torch.bincount(images.pixels[:, channel].flatten(), minlength=256).double()
+        levels, share = torch.arange(256).double() / 255, counts / counts.sum()
+        mean = float((levels * share).sum())
+        means.append(round(mean, 6))
+        stds.append(round(max(float(((levels - mean) ** 2 * share).sum().sqrt()), 1 / 255), 6))
+    return replace(preprocessing, mean=tuple(means), std=tuple(stds))
+
+
+def normalise(
+    pixels: UInt8[Tensor, "batch channels height width"], preprocessing: Preprocessing
+) -> Float[Tensor, "batch channels height width"]:
+    """What a network takes: pixels over 255, less the mean, over the standard deviation; float32, channels last."""
+    scaled = v2.functional.to_dtype(pixels, torch.float32, scale=True)
+    batch = v2.functional.normalize(scaled, list(preprocessing.mean), list(preprocessing.std))
+    return batch.contiguous(memory_format=torch.channels_last)

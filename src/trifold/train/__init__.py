@@ -1,0 +1,1 @@
+"""Training: recipes and schedules as values, one small loop, run folders, evaluation and prediction."""

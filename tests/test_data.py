@@ -1,0 +1,401 @@
+"""Sources, splits, decoding, preprocessing and augmentation; every kind of bad image is made on disk."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import tarfile
+import zipfile
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from trifold.data.augment import augment
+from trifold.data.dataset import Dataset
+from trifold.data.digits import open_digits
+from trifold.data.folder import open_folder
+from trifold.data.images import Images, load, measured, normalise, to_pixels
+from trifold.data.preprocessing import from_dict, plain
+from trifold.data.sources import open_data
+from trifold.data.split import split
+from trifold.errors import InvalidData, InvalidInput
+
+
+def picture(seed: int, mode: str = "RGB", size: tuple[int, int] = (12, 10)) -> Image.Image:
+    shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], 3)
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+
+
+def make_folder(root: Path, counts: dict[str, int]) -> Path:
+    """A folder of PNGs; a key is "class" or "split/class"."""
+    for number, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            picture(1000 * number + i).save(root / name / f"{i:03d}.png")
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_folder(tmp_path / "images", {"cat": 5, "dog": 5})
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def rgb16_png() -> bytes:
+    """A 6x5 RGB PNG with 16 bits a channel, which Pillow opens as 8-bit RGB without a word."""
+    header = struct.pack(">IIBBBBB", 6, 5, 16, 2, 0, 0, 0)
+    rows = (b"\0" + bytes(range(36))) * 5
+    chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def encoded(image: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+BAD_IMAGES: dict[str, tuple[str, bytes, str]] = {
+    "text named jpg": ("a.jpg", b"this is no picture", "not an image that Pillow can read"),
+    "empty file": ("a.png", b"", "not an image that Pillow can read"),
+    "truncated jpeg": ("a.jpg", encoded(picture(1, size=(64, 64)), "JPEG")[:900], "cannot be decoded: .*truncated"),
+    "truncated png": ("a.png", encoded(picture(1, size=(64, 64)), "PNG")[:900], "cannot be decoded: .*truncated"),
+    "one pixel": ("a.png", encoded(picture(1, size=(1, 1)), "PNG"), "size is 1x1 pixels; allowed is 4x4 or more"),
+    "three rows": ("a.png", encoded(picture(1, size=(9, 3)), "PNG"), "size is 9x3 pixels"),
+    "cmyk jpeg": ("a.jpeg", encoded(picture(1).convert("CMYK"), "JPEG"), "mode is CMYK; allowed are L .* and RGB"),
+    "palette png": ("a.png", encoded(picture(1).convert("P"), "PNG"), r"mode is P \(palette\); allowed"),
+    "rgba png": ("a.PNG", encoded(picture(1).convert("RGBA"), "PNG"), r"mode is RGBA \(with transparency\)"),
+    "one bit png": ("a.png", encoded(picture(1).convert("1"), "PNG"), r"mode is 1 \(1 bit\)"),
+    "16-bit grey png": (
+        "a.png",
+        encoded(Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8)), "PNG"),
+        "bit depth is 16; allowed is 8 bits a channel",
+    ),
+    "16-bit rgb png": ("a.png", rgb16_png(), "bit depth is 16; allowed is 8 bits a channel"),
+    "float tiff": ("a.tif", encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF"), "bit depth is 32"),
+}
+
+
+def test_pillow_itself_would_cut_the_16_bit_rgb_png_to_8_bits_silently() -> None:
+    assert Image.open(io.BytesIO(rgb16_png())).mode == "RGB"
+
+
+@pytest.mark.parametrize("kind", BAD_IMAGES)
+def test_a_bad_image_stops_with_one_line_that_names_it(folder: Path, kind: str) -> None:
+    name, content, reason = BAD_IMAGES[kind]
+    bad = folder / "cat" / name
+    bad.write_bytes(content)
+    with pytest.raises(InvalidData, match=f"{bad}: {reason}") as caught:
+        open_folder(folder)
+    assert "\n" not in str(caught.value)
+    assert "--skip-bad" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", BAD_IMAGES)
+def test_skip_bad_leaves_the_image_out_and_names_it(folder: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    name, content, _ = BAD_IMAGES[kind]
+    bad = folder / "cat" / name
+    bad.write_bytes(content)
+    dataset = open_folder(folder, skip_bad=True)
+    assert [file.path for file in dataset.skipped] == [str(bad)]
+    assert str(bad) in caplog.text
+    assert dataset.class_counts == {"cat": 5, "dog": 5}
+
+
+def test_all_bad_images_are_counted_and_the_first_ten_named(folder: Path) -> None:
+    for i in range(13):
+        (folder / "dog" / f"bad{i:02d}.jpg").write_text("no picture")
+    with pytest.raises(InvalidData, match="13 of 23 images cannot be used") as caught:
+        open_folder(folder)
+    text = str(caught.value)
+    assert all(f"bad{i:02d}.jpg: " in text for i in range(10))
+    assert "bad10.jpg" not in text
+    assert "and 3 more" in text
+
+
+def test_an_absent_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match="nowhere: there is no such folder"):
+        open_data(tmp_path / "nowhere")
+
+
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidData, match="file: is a file; allowed is a folder"):
+        open_data(tmp_path / "file")
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match="has no subfolders; allowed is one subfolder a class"):
+        open_data(tmp_path)
+
+
+def test_folders_without_images_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(InvalidData, match=r"has no images; allowed are \.bmp \.gif \.jpeg"):
+        open_data(tmp_path)
+
+
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match="has 1 class, 'cat'; at least 2 are needed"):
+        open_data(make_folder(tmp_path, {"cat": 4}))
+
+
+def test_an_empty_class_is_refused_by_name(folder: Path) -> None:
+    (folder / "eel").mkdir()
+    with pytest.raises(InvalidData, match="class 'eel' has no images; at least 1 is needed"):
+        open_data(folder)
+
+
+def test_a_class_whose_images_are_all_bad_is_refused_even_with_skip_bad(folder: Path) -> None:
+    (folder / "eel").mkdir()
+    (folder / "eel" / "a.png").write_text("no picture")
+    with pytest.raises(InvalidData, match="class 'eel' has no usable images"):
+        open_data(folder, skip_bad=True)
+
+
+def test_a_class_missing_in_a_split_is_refused(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, {"train/cat": 3, "train/dog": 3, "test/cat": 1})
+    with pytest.raises(InvalidData, match="class 'dog' has no images in test"):
+        open_data(root)
+
+
+def test_splits_without_train_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match="has the splits test, val; a folder with splits needs train"):
+        open_data(make_folder(tmp_path, {"test/cat": 1, "val/dog": 1}))
+
+
+def test_two_names_for_one_split_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match="of which two mean the same split"):
+        open_data(make_folder(tmp_path, {"train/a": 1, "val/a": 1, "validation/a": 1}))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_an_unreadable_file_is_named(folder: Path) -> None:
+    (folder / "cat" / "000.png").chmod(0)
+    with pytest.raises(InvalidData, match=r"000.png: cannot be read: Permission denied"):
+        open_data(folder)
+
+
+def test_the_scan_collects_classes_by_name_sizes_and_modes(folder: Path) -> None:
+    picture(1, "L", (40, 20)).save(folder / "dog" / "grey.png")
+    (folder / "dog" / "notes.txt").write_text("kept out")
+    (folder / "dog" / ".hidden.png").write_text("kept out")
+    (folder / "dog" / "deeper").mkdir()
+    picture(2).save(folder / "dog" / "deeper" / "more.jpg")
+    dataset = open_data(str(folder))
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.class_counts == {"cat": 5, "dog": 7}
+    assert dataset.modes == {"L": 1, "RGB": 11}
+    assert (dataset.mode, dataset.in_channels, dataset.median_side) == ("RGB", 3, 10)
+    assert dataset.sizes == ((12, 10), (40, 20))
+    assert dataset.ignored == 1
+    assert "dog/deeper/more.jpg" in [sample.name for sample in dataset.samples]
+
+
+def test_a_class_may_be_called_train_beside_other_classes(tmp_path: Path) -> None:
+    assert open_data(make_folder(tmp_path, {"train": 3, "tram": 3})).classes == ("train", "tram")
+
+
+def test_the_fingerprint_changes_with_a_label_and_a_pixel_but_not_with_the_place(folder: Path, tmp_path: Path) -> None:
+    before = open_data(folder).fingerprint
+    moved = tmp_path / "elsewhere"
+    folder.rename(moved)
+    assert open_data(moved).fingerprint == before
+    (moved / "cat" / "000.png").rename(moved / "dog" / "100.png")
+    relabelled = open_data(moved).fingerprint
+    picture(77).save(moved / "dog" / "100.png")
+    assert len({before, relabelled, open_data(moved).fingerprint}) == 3
+
+
+def test_images_are_turned_upright_by_their_orientation(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a": 1, "b": 1})
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(1, size=(20, 8)).save(tmp_path / "a" / "turned.jpg", exif=exif)
+    (turned,) = [sample for sample in open_data(tmp_path).samples if sample.name == "a/turned.jpg"]
+    assert (turned.width, turned.height) == (8, 20) == turned.open().size
+
+
+def test_digits_are_the_1797_of_scikit_learn_with_their_levels_stretched() -> None:
+    digits = open_data("digits")
+    assert digits.class_counts == dict(
+        zip("0123456789", (178, 182, 177, 183, 181, 182, 181, 179, 174, 180), strict=True)
+    )
+    assert (digits.mode, digits.in_channels, digits.median_side, digits.mirror) == ("L", 1, 8, False)
+    assert "enlarged" in digits.note
+    first = np.asarray(digits.samples[0].open())
+    # scikit-learn's first digit, a zero: row 2 is 0 3 15 2 0 11 8 0 of 16.
+    assert first[2].tolist() == [round(level * 255 / 16) for level in (0, 3, 15, 2, 0, 11, 8, 0)]
+    assert digits.fingerprint == open_digits().fingerprint
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return open_digits()
+
+
+def test_a_split_is_a_partition_stratified_by_class(digits: Dataset) -> None:
+    parts = split(digits, seed=3)
+    assert sorted(parts.train + parts.minival + parts.test) == list(range(1797))
+    labels = np.array(digits.labels)
+    for label, count in enumerate(digits.class_counts.values()):
+        assert np.sum(labels[list(parts.test)] == label) == round(0.2 * count)
+        assert np.sum(labels[list(parts.minival)] == label) == round(0.1 * count)
+
+
+def test_a_split_depends_on_its_seed_alone(digits: Dataset) -> None:
+    assert split(digits, seed=1) == split(digits, seed=1)
+    assert split(digits, seed=1).test != split(digits, seed=2).test
+
+
+def test_a_class_added_leaves_the_other_classes_where_they_were(folder: Path) -> None:
+    dataset = open_data(folder)
+    before = {dataset.samples[i].name for i in split(dataset).test}
+    make_folder(folder, {"ant": 5})
+    dataset = open_data(folder)
+    assert before < {dataset.samples[i].name for i in split(dataset).test}
+
+
+def test_given_splits_are_kept_and_only_what_is_missing_is_cut(tmp_path: Path) -> None:
+    names = ("train/a", "train/b", "test/a", "test/b", "validation/a", "validation/b")
+    dataset = open_data(make_folder(tmp_path, dict.fromkeys(names, 4)))
+    parts = split(dataset)
+    assert [len(part) for part in parts] == [8, 8, 8]
+    assert all(dataset.samples[i].name.startswith("test/") for i in parts.test)
+    assert all(dataset.samples[i].name.startswith("validation/") for i in parts.minival)
+    without = split(replace(dataset, samples=tuple(s for s in dataset.samples if s.split != "minival")))
+    assert [len(part) for part in without] == [6, 2, 8]
+
+
+def test_a_class_with_too_few_images_is_refused_with_its_counts(tmp_path: Path) -> None:
+    dataset = open_data(make_folder(tmp_path, {"cat": 6, "dog": 2}))
+    message = "class 'dog' has 2 images; its split into train and test and minival needs at least 3"
+    with pytest.raises(InvalidData, match=message):
+        split(dataset)
+
+
+def test_a_share_outside_0_to_1_is_refused(digits: Dataset) -> None:
+    with pytest.raises(InvalidInput, match=r"test_share must lie between 0 and 1, got 1\.0"):
+        split(digits, test_share=1.0)
+
+
+def test_an_image_is_its_centre_square_resized() -> None:
+    wide = np.zeros((4, 8), np.uint8)
+    wide[:, 2:6] = np.arange(16).reshape(4, 4)
+    pixels = to_pixels(Image.fromarray(wide), plain(4, "L"))
+    assert pixels.tolist() == [np.arange(16).reshape(4, 4).tolist()]
+    assert to_pixels(Image.fromarray(wide), plain(8, "RGB")).shape == (3, 8, 8)
+
+
+def test_loading_decodes_every_sample_in_order_for_every_preprocessing(digits: Dataset) -> None:
+    few = replace(digits, samples=digits.samples[:5])
+    calls: list[tuple[int, int, str]] = []
+    plainly, larger = load(few, plain(8, "L"), plain(12, "L"), progress=lambda *call: calls.append(call))
+    assert plainly.labels.tolist() == [0, 1, 2, 3, 4]
+    assert np.array_equal(plainly.pixels[3, 0].numpy(), np.asarray(few.samples[3].open()))
+    assert larger.pixels.shape == (5, 1, 12, 12)
+    assert calls[-1] == (5, 5, "decoding")
+
+
+def test_a_set_that_does_not_fit_in_memory_is_refused_before_it_is_loaded(digits: Dataset) -> None:
+    with pytest.raises(InvalidData, match=r"1797 images at 8000 pixels take 107.1 GiB in memory; at most 8 are"):
+        load(digits, plain(8000, "L"))
+
+
+def test_mean_and_std_are_those_of_the_pixels() -> None:
+    pixels = torch.randint(0, 256, (7, 3, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = Images(pixels=pixels, labels=torch.zeros(7, dtype=torch.long))
+    found = measured(plain(5, "RGB"), images)
+    scaled = pixels.double() / 255
+    assert found.mean == pytest.approx(scaled.mean((0, 2, 3)).tolist(), abs=1e-6)
+    assert found.std == pytest.approx(scaled.std((0, 2, 3), correction=0).tolist(), abs=1e-6)
+    batch = normalise(pixels, found)
+    assert batch.mean((0, 2, 3)).tolist() == pytest.approx([0, 0, 0], abs=1e-5)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_black_images_have_a_std_that_can_be_divided_by() -> None:
+    black = Images(pixels=torch.zeros(2, 1, 4, 4, dtype=torch.uint8), labels=torch.zeros(2, dtype=torch.long))
+    assert measured(plain(4, "L"), black).std == (round(1 / 255, 6),)
+
+
+def test_preprocessing_survives_its_round_trip_and_refuses_what_breaks_it() -> None:
+    value = replace(plain(32, "RGB"), mean=(0.1, 0.2, 0.3))
+    assert from_dict(value.to_dict()) == value
+    for field, bad in {
+        "mode": "P",
+        "std": [0.0, 1.0, 1.0],
+        "mean": [1.0],
+        "interpolation": "magic",
+        "resolution": 0,
+    }.items():
+        with pytest.raises(InvalidData, match=f"preprocessing: {field} must"):
+            from_dict({**value.to_dict(), field: bad})
+
+
+def test_augmentation_without_amounts_changes_nothing() -> None:
+    images = torch.rand(3, 1, 6, 6)
+    assert augment(images, torch.rand(3, 5)) is images
+    middle = torch.full((3, 5), 0.5)
+    assert torch.allclose(augment(images, middle, shift=0.2, rotation=30.0, zoom=0.3), images, atol=1e-6)
+
+
+def test_a_shift_moves_by_its_share_of_the_side() -> None:
+    images = torch.zeros(1, 1, 10, 10)
+    images[0, 0, 5, 5] = 1
+    draws = torch.tensor([[1.0, 0.5, 0.5, 0.5, 0.9]])  # furthest in x, none in y
+    assert augment(images, draws, shift=0.2)[0, 0].nonzero().tolist() == [[5, 3]]
+
+
+def test_a_mirror_turns_left_to_right_where_the_draw_says_so() -> None:
+    images = torch.rand(2, 3, 6, 6)
+    draws = torch.full((2, 5), 0.5)
+    draws[0, 4] = 0.1
+    found = augment(images, draws, horizontal_flip=True)
+    assert torch.allclose(found[0], images[0].flip(2), atol=1e-6)
+    assert torch.allclose(found[1], images[1], atol=1e-6)
+
+
+def test_a_quarter_turn_is_torchs_own() -> None:
+    images = torch.rand(1, 1, 7, 7)
+    turned = augment(images, torch.tensor([[0.5, 0.5, 1.0, 0.5, 0.9]]), rotation=90.0)
+    assert torch.allclose(turned, images.rot90(1, (2, 3)), atol=1e-5)
+
+
+def test_cifar10_is_read_from_a_class_per_subfolder(data_dir: Path, tmp_path: Path) -> None:
+    taken = {"airplane": 0, "automobile": 0}
+    with tarfile.open(data_dir / "cifar10_jpeg_tree.tar.xz") as archive:
+        for member in archive:  # both classes stand at the archive's beginning
+            category = Path(member.name).parent.name
+            if category in taken and taken[category] < 20:
+                taken[category] += 1
+                archive.extract(member, tmp_path, filter="data")
+            if min(taken.values()) == 20:
+                break
+    dataset = open_data(tmp_path / "cifar10" / "train")
+    assert dataset.class_counts == taken
+    assert (dataset.modes, dataset.sizes) == ({"RGB": 40}, ((32, 32), (32, 32)))
+    assert [len(part) for part in split(dataset)] == [28, 4, 8]
+
+
+def test_trashnet_is_read_from_its_split_folders(data_dir: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(data_dir / "trashnet_128px.zip") as archive:
+        taken: dict[str, int] = {}
+        for name in archive.namelist():
+            parent = str(Path(name).parent)
+            if not name.endswith("/") and taken.get(parent, 0) < 3:
+                taken[parent] = taken.get(parent, 0) + 1
+                archive.extract(name, tmp_path)
+    dataset = open_data(tmp_path / "trashnet")
+    assert dataset.classes == ("cardboard", "glass", "metal", "paper", "plastic", "trash")
+    assert dataset.median_side == 128
+    assert [len(part) for part in split(dataset)] == [12, 6, 18]

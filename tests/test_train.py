@@ -1,0 +1,446 @@
+"""Recipes, schedule, loop, run folders, evaluation and prediction, on trainings of seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from trifold import weights
+from trifold.architecture import Architecture, Head, Stage, Stem, read
+from trifold.budget import Budget
+from trifold.cost import cost
+from trifold.data.dataset import Dataset
+from trifold.data.digits import open_digits
+from trifold.data.folder import open_folder
+from trifold.data.images import load
+from trifold.data.preprocessing import plain
+from trifold.data.split import split
+from trifold.errors import InvalidData, InvalidInput
+from trifold.network import Network, Numerics, build
+from trifold.train.evaluate import evaluation, nearest_neighbours, probabilities, wilson
+from trifold.train.fit import default_network, scale_to_budget, train_scaled
+from trifold.train.log import read_epochs, read_log
+from trifold.train.loop import Task, epoch_batches, epoch_draws, run_epochs
+from trifold.train.progress import progress_bar
+from trifold.train.randomness import stream_seed
+from trifold.train.recipe import Recipe, find_recipe, from_dict
+from trifold.train.record import Plan, Record, asked, read_record, run_id
+from trifold.train.run import FILES, default_threads, train
+from trifold.train.schedule import warmup_cosine
+from trifold.train.use import evaluate, load_run, predict, trained_on
+
+TINY = Architecture(
+    name="tiny",
+    resolution=8,
+    stem=Stem(channels=8, stride=1),
+    stages=(Stage(operator="mbconv", channels=8, stride=2, expand_ratio=2, se_ratio=0.25),),
+    head=Head(channels=16),
+)
+QUICK = replace(find_recipe("small"), epochs=2, batch_size=32, drop_path_rate=0.1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """These networks are too small for a second thread to pay (see `run.default_threads`)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    """Every sixth of the digits: 300, some 30 a class."""
+    whole = open_digits()
+    return replace(whole, samples=whole.samples[::6])
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return Plan(architecture=TINY, recipe=QUICK)
+
+
+@pytest.fixture(scope="module")
+def finished(digits: Dataset, plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    return folder, train(digits, plan, run_folder=folder)
+
+
+def task_of(dataset: Dataset, recipe: Recipe, seed: int = 0) -> Task:
+    (images,) = load(dataset, plain(8, "L"))
+    parts = split(dataset)
+    return Task(
+        train=images[parts.train],
+        minival=images[parts.minival],
+        preprocessing=plain(8, "L"),
+        recipe=recipe,
+        seed=seed,
+        flip=False,
+    )
+
+
+def tiny_network(seed: int = 0) -> Network:
+    numerics = Numerics(bn_momentum=0.1, padding="symmetric")
+    return build(TINY, num_classes=10, in_channels=1, numerics=numerics, drop_rate=0.1, seed=seed)
+
+
+def losses_of(dataset: Dataset, recipe: Recipe, seed: int = 0) -> list[float]:
+    return [epoch.train_loss for epoch in run_epochs(tiny_network(seed), task_of(dataset, recipe, seed))]
+
+
+# ---- recipe and schedule ----
+
+
+def test_a_recipe_survives_its_round_trip_through_json() -> None:
+    recipe = find_recipe("small", {"epochs": 3})
+    assert from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    assert recipe.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("epochs", 0, "a whole number from 1 to 100000"),
+        ("batch_size", -1, "a whole number from 1"),
+        ("lr", 0.0, "a number from 1e-08 to 100"),
+        ("lr", float("nan"), "a number from"),
+        ("drop_rate", 1.0, "a number from 0 to 0.95"),
+        ("optimizer", "adam", "adamw or sgd"),
+        ("shift", 0.6, "a number from 0 to 0.5"),
+    ],
+)
+def test_a_recipe_out_of_range_is_refused(field: str, value: object, allowed: str) -> None:
+    with pytest.raises(InvalidInput, match=f"recipe: {field} must be {allowed}.*got {value}|got '{value}'"):
+        find_recipe("small", {field: value})
+
+
+def test_unknown_recipes_and_fields_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="recipe must be small, got 'large'"):
+        find_recipe("large")
+    with pytest.raises(InvalidInput, match="recipe has no field 'epoch'; its fields are name, epochs,"):
+        find_recipe("small", {"epoch": 3})
+    with pytest.raises(InvalidInput, match="recipe: fields do not fit"):
+        from_dict({"name": "x"})
+
+
+def test_the_rate_rises_in_a_line_then_falls_along_half_a_cosine() -> None:
+    assert [warmup_cosine(p, 0.2) for p in (0.0, 0.1, 0.2, 0.6, 1.0)] == pytest.approx([0, 0.5, 1, 0.5, 0])
+    assert warmup_cosine(0.0, 0.0) == 1
+    assert warmup_cosine(0.999, 1.0) == pytest.approx(0.999)
+    assert warmup_cosine(1.0, 1.0) == 1
+
+
+# ---- randomness and loop ----
+
+
+def test_streams_differ_by_seed_purpose_and_position() -> None:
+    seeds = {stream_seed(s, p, e) for s in range(5) for p in ("order", "augment") for e in range(5)}
+    assert len(seeds) == 50
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert stream_seed(0, "order", 0) == stream_seed(0, "order", 0)
+
+
+@pytest.mark.parametrize(("images", "sizes"), [(100, {33, 34}), (5, {5}), (33, {33}), (50, {25})])
+def test_an_epoch_deals_every_image_once_into_even_batches(images: int, sizes: set[int]) -> None:
+    batches = epoch_batches(images, QUICK, seed=0, epoch=1)
+    assert torch.cat(batches).sort().values.tolist() == list(range(images))
+    assert {len(batch) for batch in batches} == sizes
+
+
+def test_order_and_draws_change_with_the_epoch() -> None:
+    first, second = (torch.cat(epoch_batches(50, QUICK, 0, epoch)) for epoch in (0, 1))
+    assert not torch.equal(first, second)
+    assert not torch.equal(epoch_draws(50, 0, 0), epoch_draws(50, 0, 1))
+    assert torch.equal(epoch_draws(50, 0, 1), epoch_draws(50, 0, 1))
+
+
+def test_the_same_seed_and_threads_give_the_same_losses_to_the_last_bit(digits: Dataset) -> None:
+    first = losses_of(digits, QUICK)
+    torch.manual_seed(999)  # the global generator plays no part
+    assert losses_of(digits, QUICK) == first
+    assert losses_of(digits, QUICK, seed=1) != first
+
+
+def test_training_leaves_the_global_generator_alone(digits: Dataset) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    losses_of(digits, replace(QUICK, epochs=1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 0.02), ("sgd", 0.2)])
+def test_the_loss_falls_and_the_rate_follows_the_schedule(digits: Dataset, optimizer: str, lr: float) -> None:
+    recipe = replace(QUICK, epochs=16, optimizer=optimizer, lr=lr, warmup_epochs=4.0)
+    network = tiny_network()
+    epochs = list(run_epochs(network, task_of(digits, recipe)))
+    assert epochs[-1].train_loss < 0.85 * epochs[0].train_loss
+    assert epochs[-1].minival_accuracy > 0.3
+    steps = 7  # 211 training images in batches of 32, to the nearest whole number
+    expected = [lr * warmup_cosine((steps * (e + 1) - 0.5) / (16 * steps), 0.25) for e in range(16)]
+    assert [epoch.lr for epoch in epochs] == pytest.approx(expected)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_rate_named(digits: Dataset) -> None:
+    network = tiny_network()
+    torch.nn.init.constant_(network.get_classifier().weight, float("nan"))  # type: ignore[arg-type]  # a Linear
+    with pytest.raises(InvalidInput, match=r"lr 0\.003 is too high: the loss is nan at epoch 1 step 1"):
+        next(run_epochs(network, task_of(digits, QUICK)))
+
+
+# ---- evaluation ----
+
+
+def test_counts_are_those_worked_by_hand() -> None:
+    found = evaluation(("a", "b", "c"), torch.tensor([0, 1, 1, 2, 0]), torch.tensor([0, 1, 0, 1, 0]))
+    assert found.confusion == ((2, 1, 0), (0, 1, 1), (0, 0, 0))
+    assert (found.correct, found.total, found.accuracy) == (3, 5, 0.6)
+    assert found.per_class == {"a": 2 / 3, "b": 0.5, "c": None}
+
+
+def test_the_interval_is_wilsons() -> None:
+    # Agresti and Coull 1998: 0 of 10 gives (0, 0.278), 5 of 10 (0.237, 0.763).
+    assert wilson(0, 10) == pytest.approx((0, 0.2775), abs=1e-4)
+    assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    assert wilson(10, 10) == pytest.approx((0.7225, 1), abs=1e-4)
+
+
+def test_nearest_neighbours_find_equal_images_and_match_scikit_learns_known_figure(digits: Dataset) -> None:
+    whole = open_digits()
+    (images,) = load(whole, plain(8, "L"))
+    parts = split(whole, seed=0)
+    train_images, test_images = images[parts.train], images[parts.test]
+    found = nearest_neighbours(train_images, test_images, whole.classes)
+    distances = torch.cdist(test_images.pixels.flatten(1).double(), train_images.pixels.flatten(1).double())
+    votes = train_images.labels[distances.topk(3, largest=False).indices]
+    assert found.correct == pytest.approx(int((votes.mode(1).values == test_images.labels).sum()), abs=1)
+    assert nearest_neighbours(test_images, test_images, whole.classes, neighbours=1).accuracy == 1
+
+
+def test_probabilities_do_not_depend_on_how_images_are_batched(digits: Dataset) -> None:
+    network = tiny_network()
+    (images,) = load(digits, plain(8, "L"))
+    together = probabilities(network, images.pixels, plain(8, "L"))
+    alone = probabilities(network, images.pixels[7:8], plain(8, "L"))
+    assert torch.allclose(together[7:8], alone, atol=1e-6)
+    assert together.sum(1).tolist() == pytest.approx([1.0] * len(images), abs=1e-5)
+
+
+# ---- run folder ----
+
+
+def test_a_run_folder_holds_all_that_is_promised(finished: tuple[Path, Record], digits: Dataset) -> None:
+    folder, record = finished
+    assert {path.name for path in folder.iterdir()} == set(FILES)
+    assert read(folder / "architecture.toml") == TINY
+    assert read_record(folder / "record.json") == record
+    network, metadata = weights.load(folder / "weights.safetensors")
+    assert network.architecture == TINY
+    assert json.loads(metadata["classes"]) == list("0123456789")
+    assert json.loads(metadata["recipe"]) == QUICK.to_dict()
+    assert json.loads(metadata["accuracy"])["test"] == record.accuracy
+    with Image.open(folder / "curves.png") as curves, Image.open(folder / "confusion.png") as confusion:
+        assert min(curves.size + confusion.size) > 300
+    assert record.result.images == {"train": 211, "minival": 29, "test": 60}
+    assert record.result.cost["multiply_adds"] == cost(TINY, num_classes=10, in_channels=1).multiply_adds
+    assert record.result.threads == 1
+    assert record.result.versions["torch"] == torch.__version__.split("+")[0] or record.result.versions["torch"]
+
+
+def test_the_record_says_what_was_asked_and_its_id_follows_from_it(
+    finished: tuple[Path, Record], digits: Dataset, plan: Plan
+) -> None:
+    _, record = finished
+    assert record.asked == asked(plan, digits.fingerprint)
+    assert record.id == run_id(record.asked)
+    other_seed = asked(replace(plan, seed=1), digits.fingerprint)
+    other_data = asked(plan, replace(digits, samples=digits.samples[1:]).fingerprint)
+    assert len({record.id, run_id(other_seed), run_id(other_data)}) == 3
+
+
+def test_the_log_is_typed_lines_that_its_reader_gives_back(finished: tuple[Path, Record]) -> None:
+    folder, record = finished
+    entries = read_log(folder / "log.jsonl")
+    assert [entry["type"] for entry in entries] == ["start", "epoch", "epoch", "test"]
+    assert entries[0]["id"] == record.id
+    epochs = read_epochs(folder / "log.jsonl")
+    kept = min(epochs, key=lambda epoch: epoch.minival_loss)
+    assert (kept.epoch, kept.minival_accuracy) == (record.result.epoch, record.result.minival_accuracy)
+
+
+def test_a_damaged_log_is_refused_by_line(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"type": "start"}\n{"type": "ep')
+    with pytest.raises(InvalidData, match=r"log.jsonl: line 2 must be a JSON object with a type"):
+        read_log(tmp_path / "log.jsonl")
+
+
+def test_asking_again_gives_the_finished_run_without_training(
+    finished: tuple[Path, Record], digits: Dataset, plan: Plan
+) -> None:
+    folder, record = finished
+
+    def forbidden(*call: object) -> None:
+        raise AssertionError("trained again")
+
+    before = (folder / "record.json").stat().st_mtime_ns
+    assert train(digits, plan, run_folder=folder, progress=forbidden) == record
+    assert (folder / "record.json").stat().st_mtime_ns == before
+
+
+def test_another_run_is_refused_and_overwrites_only_when_asked(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
+    quick = replace(plan, recipe=replace(QUICK, epochs=1))
+    first = train(digits, quick, run_folder=tmp_path)
+    other = replace(quick, seed=1)
+    with pytest.raises(InvalidData, match=f"holds run {first.id}, but asked is run .* --overwrite"):
+        train(digits, other, run_folder=tmp_path)
+    assert read_record(tmp_path / "record.json") == first
+    assert train(digits, other, run_folder=tmp_path, overwrite=True).id != first.id
+
+
+def test_an_interrupted_run_starts_anew_to_the_same_end(
+    finished: tuple[Path, Record], digits: Dataset, plan: Plan, tmp_path: Path
+) -> None:
+    def interrupt(done: int, total: int, what: str) -> None:
+        if what == "training" and done > total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(digits, plan, run_folder=tmp_path, progress=interrupt)
+    assert "record.json" not in {path.name for path in tmp_path.iterdir()}
+    folder, record = finished
+    again = train(digits, plan, run_folder=tmp_path)
+    assert again.result.test == record.result.test
+    one, two = (weights.load(path / "weights.safetensors")[0].state_dict() for path in (folder, tmp_path))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_folder_of_other_things_is_left_alone(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InvalidData, match=r"is not a run folder: it holds 'thesis.txt'"):
+        train(digits, plan, run_folder=tmp_path)
+    with pytest.raises(InvalidData, match=r"thesis.txt: is a file; a run needs a folder"):
+        train(digits, plan, run_folder=tmp_path / "thesis.txt")
+
+
+def test_threads_are_put_back_and_bad_numbers_refused(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(InvalidInput, match="threads must be a whole number from 1 to 1024, got 0"):
+        train(digits, plan, run_folder=tmp_path, threads=0)
+    assert torch.get_num_threads() == before
+    assert default_threads(plan, digits) == 1
+    assert default_threads(replace(plan, architecture=replace(TINY, resolution=512)), digits) == before
+
+
+def test_seeds_out_of_range_are_refused() -> None:
+    with pytest.raises(InvalidData, match="split_seed must be a whole number from 0 to"):
+        Plan(architecture=TINY, recipe=QUICK, split_seed=-1)
+
+
+# ---- use ----
+
+
+def test_predicting_a_file_agrees_with_the_evaluation_pipeline(
+    finished: tuple[Path, Record], digits: Dataset, tmp_path: Path
+) -> None:
+    folder, _ = finished
+    trained = load_run(folder)
+    (images,) = load(digits, trained.preprocessing)
+    chances = probabilities(trained.network, images.pixels, trained.preprocessing)
+    for number in (0, 11, 42):
+        file = tmp_path / f"{number}.png"
+        digits.samples[number].open().save(file)
+        (found,) = predict(folder, [file], top=10)
+        assert found.path == str(file)
+        assert [value for _, value in found.ranked] == sorted((value for _, value in found.ranked), reverse=True)
+        expected = {name: float(chances[number, i]) for i, name in enumerate(digits.classes)}
+        assert dict(found.ranked) == pytest.approx(expected, abs=1e-6)
+
+
+def test_evaluating_the_same_data_repeats_the_test_split(finished: tuple[Path, Record], digits: Dataset) -> None:
+    folder, record = finished
+    assert evaluate(folder, digits) == record.result.test
+    assert trained_on(folder) == "digits"
+
+
+def test_other_data_are_evaluated_whole_and_by_class_name(finished: tuple[Path, Record], digits: Dataset) -> None:
+    folder, _ = finished
+    trained = load_run(folder)
+    some = tuple(replace(s, label=1 - s.label) for s in digits.samples if s.label in (0, 1))
+    reordered = replace(digits, classes=("1", "0"), samples=some)
+    found = evaluate(folder, reordered)
+    (images,) = load(
+        replace(digits, samples=tuple(s for s in digits.samples if s.label in (0, 1))), trained.preprocessing
+    )
+    predicted = probabilities(trained.network, images.pixels, trained.preprocessing).argmax(1)
+    assert found == evaluation(digits.classes, predicted, images.labels)
+    assert found.total == len(some)
+    with pytest.raises(InvalidData, match="class 'zebra' is not known to this network; its classes are 0, 1"):
+        evaluate(folder, replace(reordered, classes=("1", "zebra")))
+
+
+def test_bad_files_and_runs_are_refused_by_name(finished: tuple[Path, Record], tmp_path: Path) -> None:
+    folder, _ = finished
+    (tmp_path / "a.png").write_text("no picture")
+    with pytest.raises(InvalidData, match=r"a.png: not an image"):
+        predict(folder, [tmp_path / "a.png"])
+    with pytest.raises(InvalidData, match=r"none.png: cannot be read: No such file"):
+        predict(folder, [tmp_path / "none.png"])
+    with pytest.raises(InvalidInput, match="top must be a whole number from 1, got 0"):
+        predict(folder, [], top=0)
+    with pytest.raises(InvalidData, match=r"has no weights.safetensors; a finished run is needed"):
+        load_run(tmp_path)
+    weights.save(tmp_path / "bare.safetensors", build(TINY, seed=0))
+    with pytest.raises(InvalidData, match="was not written by a run: its metadata has no 'classes'"):
+        load_run(tmp_path / "bare.safetensors")
+
+
+def test_skipped_images_are_counted_in_the_record_and_named_in_the_log(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("dark", "light"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(8):
+            pixels = rng.integers(0, 100, (9, 9, 3)) + (150 if name == "light" else 0)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / name / f"{i}.png")
+    bad = tmp_path / "data" / "dark" / "bad.jpg"
+    bad.write_text("no picture")
+    dataset = open_folder(tmp_path / "data", skip_bad=True)
+    recipe = replace(QUICK, epochs=8, batch_size=4)
+    record = train(dataset, Plan(architecture=TINY, recipe=recipe), run_folder=tmp_path / "run")
+    assert record.to_dict()["result"]["num_skipped"] == 1
+    assert str(bad) in record.result.skipped[0]
+    assert read_log(tmp_path / "run" / "log.jsonl")[1]["path"] == str(bad)
+    assert record.result.nearest.accuracy == 1
+    assert record.accuracy == 1
+
+
+# ---- fit ----
+
+
+def test_the_baseline_follows_the_images_size(digits: Dataset) -> None:
+    assert default_network(digits) == "efficientnet_mini"
+    large = tuple(replace(sample, width=300, height=200) for sample in digits.samples)
+    assert default_network(replace(digits, samples=large)) == "efficientnet_b0"
+
+
+def test_a_budget_is_met_and_its_scaling_recorded(digits: Dataset, tmp_path: Path) -> None:
+    found = scale_to_budget(digits, Budget(multiply_adds=1.2e6))
+    assert found.cost.multiply_adds <= 1.2e6
+    assert found.cost == cost(found.architecture, num_classes=10, in_channels=1)
+    few = replace(digits, samples=tuple(sample for sample in digits.samples if sample.label < 2))
+    few = replace(few, classes=("0", "1"))
+    record = train_scaled(few, found, replace(QUICK, epochs=1), run_folder=tmp_path, seeds={"seed": 3})
+    assert record.asked["seed"] == 3
+    assert record.result.scaling["phi"] == found.phi
+    assert read_record(tmp_path / "record.json") == record
+
+
+def test_the_progress_bar_is_silent_where_stderr_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("x") as progress:
+        assert progress is None
+    assert capsys.readouterr().err == ""
