@@ -1,6 +1,7 @@
 # Sets up everything it needs in .venv, on a machine with Python 3.11+ and a C compiler.
 #   make demo    the whole job on scikit-learn's handwritten digits, a report at the end
 #   make test    formatting, lint, types, tests
+#   make slow    the tests that take long: parity at every network's own resolution
 #   make bench   timings beside the peers
 #   make clean   removes what these made
 # Another interpreter: make PYTHON=/path/to/python3.12 demo
@@ -8,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test bench clean
+.PHONY: demo test slow bench clean
 unexport PYTHONHOME PYTHONPATH
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -25,7 +26,10 @@ test: .venv/test.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --durations=10
+	$(BIN)/python -m pytest -m 'not slow' --durations=10
+
+slow: .venv/test.stamp
+	$(BIN)/python -m pytest -m slow --durations=10
 
 bench: .venv/bench.stamp
 	$(BIN)/python benchmarks/run.py

@@ -21,7 +21,6 @@ from trifold.layers import (
     PADDINGS,
     PAPER,
     TORCH,
-    Conv2d,
     ConvNorm,
     DropPath,
     MaxPool,
@@ -137,22 +136,23 @@ def test_convolution_places_its_padding_as_named_and_keeps_the_same_size(padding
         if padding == "same_static" and (height - width) % 2:
             continue
         window = Window(kernel_size=kernel_size, stride=2, in_size=height)
-        conv = Conv2d(3, 4, window=window, groups=1, padding=padding)
+        layer = ConvNorm(3, 4, window=window, numerics=Numerics(padding=padding))
         x = torch.randn(1, 3, height, width)
         pads = [
             (kernel_size // 2,) * 2 if padding == "symmetric" else same_padding(n, kernel_size, 2) for n in x.shape[2:]
         ]
         sides = [int(side) for side in (*pads[1], *pads[0])]
-        expected = F.conv2d(F.pad(x, sides), conv.weight, stride=2)
-        assert torch.allclose(conv(x), expected, atol=1e-6)
+        expected = F.conv2d(F.pad(x, sides), layer.conv.weight, stride=2)
+        assert torch.allclose(layer.conv(layer.pad(x)), expected, atol=1e-6)
         assert expected.shape[2:] == (-(-height // 2), -(-width // 2))
 
 
 def test_static_padding_refuses_a_size_that_it_does_not_fit() -> None:
-    conv = Conv2d(3, 4, window=Window(kernel_size=3, stride=2, in_size=224), groups=1, padding="same_static")
-    assert conv(torch.zeros(1, 3, 64, 32)).shape == (1, 4, 32, 16)
+    window = Window(kernel_size=3, stride=2, in_size=224)
+    layer = ConvNorm(3, 4, window=window, numerics=Numerics(padding="same_static"))
+    assert layer(torch.zeros(1, 3, 64, 32)).shape == (1, 4, 32, 16)
     with pytest.raises(InvalidInput, match="same_static was worked out for 224 pixels here and does not fit 33"):
-        conv(torch.zeros(1, 3, 64, 33))
+        layer(torch.zeros(1, 3, 64, 33))
 
 
 @pytest.mark.parametrize("padding", PADDINGS)

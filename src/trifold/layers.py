@@ -73,59 +73,44 @@ def same_padding(size: int | SymInt, kernel_size: int, stride: int) -> tuple[int
     return total // 2, total - total // 2
 
 
-def _pad(
-    x: Float[Tensor, "batch channels height width"], window: Window, *, static: bool, value: float = 0.0
-) -> Float[Tensor, "batch channels padded_height padded_width"]:
-    """x padded by the SAME rule; if static, as the window's own image side needs it.
+class SamePad(nn.Module):
+    """Padding by TensorFlow's SAME rule before a window that has none; from each input's size, or once if `static`.
 
-    Raises InvalidInput if static and x has another remainder by the stride than that image: its samples would shift.
-    """
-    height, width = x.shape[-2:]
-    if static:
-        for side in (height, width):
-            if side % window.stride != window.in_size % window.stride:
-                raise InvalidInput(
-                    f"padding same_static was worked out for {window.in_size} pixels here and does not fit {side}; "
-                    "padding same fits any size"
-                )
-        height = width = window.in_size
-    top, bottom = same_padding(height, window.kernel_size, window.stride)
-    left, right = same_padding(width, window.kernel_size, window.stride)
-    sides = (left, right, top, bottom)
-    return F.pad(x, sides, value=value)  # type: ignore[arg-type]  # torch's stub leaves out the SymInt of an export
-
-
-class Conv2d(nn.Conv2d):
-    """A convolution without bias whose padding keeps ceil(size / stride), as `padding` (see Numerics) places it.
-
-    Its `padding` attribute is 0 only where the zeros depend on the input's size and are added before it.
+    It stands outside the convolution, so that a convolution is torch's own class, which tools that count or fold know.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, window: Window, groups: int, padding: str) -> None:
-        padded_before = padding != "symmetric" and window.stride > 1 and window.kernel_size > 1
-        super().__init__(
-            in_channels,
-            out_channels,
-            window.kernel_size,
-            stride=window.stride,
-            padding=0 if padded_before else window.kernel_size // 2,
-            groups=groups,
-            bias=False,
-        )
-        self.padded_before = padded_before
-        self.window = window
-        self.static = padding == "same_static"
+    def __init__(self, window: Window, *, static: bool, value: float = 0.0) -> None:
+        super().__init__()
+        self.window, self.static, self.value = window, static, value
 
     def forward(
-        self, x: Float[Tensor, "batch {self.in_channels} height width"]
-    ) -> Float[
-        Tensor,
-        "batch {self.out_channels} (height-1)//{self.window.stride}+1 (width-1)//{self.window.stride}+1",
-    ]:
-        """The convolution of x; a side of n pixels becomes ceil(n / stride)."""
-        if self.padded_before:
-            x = _pad(x, self.window, static=self.static)
-        return super().forward(x)
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels padded_height padded_width"]:
+        """x padded as its size needs; if static, as the window's own image side needs it.
+
+        Raises InvalidInput if static and x has another remainder by the stride than that image: its samples would
+        shift.
+        """
+        height, width = x.shape[-2:]
+        window = self.window
+        if self.static:
+            for side in (height, width):
+                if side % window.stride != window.in_size % window.stride:
+                    raise InvalidInput(
+                        f"padding same_static was worked out for {window.in_size} pixels here and does not fit {side}; "
+                        "padding same fits any size"
+                    )
+            height = width = window.in_size
+        top, bottom = same_padding(height, window.kernel_size, window.stride)
+        left, right = same_padding(width, window.kernel_size, window.stride)
+        return F.pad(x, (left, right, top, bottom), value=self.value)  # type: ignore[arg-type]  # a traced size is a SymInt
+
+
+def _padding(window: Window, padding: str, value: float = 0.0) -> tuple[nn.Module, int]:
+    """The module to run before a window, and the window's own padding, so that n pixels become ceil(n / stride)."""
+    if padding == "symmetric" or window.stride == 1 or window.kernel_size == 1:
+        return nn.Identity(), window.kernel_size // 2
+    return SamePad(window, static=padding == "same_static", value=value), 0
 
 
 class MaxPool(nn.Module):
@@ -134,17 +119,15 @@ class MaxPool(nn.Module):
     def __init__(self, block: Block, numerics: Numerics) -> None:
         super().__init__()
         self.window = Window(kernel_size=block.kernel_size, stride=block.stride, in_size=block.in_size)
-        self.padding = numerics.padding
+        self.pad, padding = _padding(self.window, numerics.padding, float("-inf"))
+        self.pool = nn.MaxPool2d(block.kernel_size, block.stride, padding)
 
     def forward(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels (height-1)//{self.window.stride}+1 (width-1)//{self.window.stride}+1"]:
         """The largest value of each window; a side of n pixels becomes ceil(n / stride)."""
-        kernel_size, stride = self.window.kernel_size, self.window.stride
-        if self.padding == "symmetric":
-            return F.max_pool2d(x, kernel_size, stride, kernel_size // 2)
-        x = _pad(x, self.window, static=self.padding == "same_static", value=float("-inf"))
-        return F.max_pool2d(x, kernel_size, stride)
+        out: Tensor = self.pool(self.pad(x))
+        return out
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -158,7 +141,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class ConvNorm(nn.Module):
-    """Convolution, batch norm, activation: `conv`, `norm`, `activation`."""
+    """Padding where the window needs it, convolution, batch norm, activation: `pad`, `conv`, `norm`, `activation`."""
 
     def __init__(
         self,
@@ -171,15 +154,28 @@ class ConvNorm(nn.Module):
         activation: str = "none",
     ) -> None:
         super().__init__()
-        self.conv = Conv2d(in_channels, out_channels, window=window, groups=groups, padding=numerics.padding)
+        self.window = window
+        self.pad, padding = _padding(window, numerics.padding)
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            window.kernel_size,
+            stride=window.stride,
+            padding=padding,
+            groups=groups,
+            bias=False,
+        )
         self.norm = nn.BatchNorm2d(out_channels, eps=numerics.bn_eps, momentum=numerics.bn_momentum)
         self.activation = ACTIVATIONS[activation]()
 
     def forward(
         self, x: Float[Tensor, "batch in_channels height width"]
-    ) -> Float[Tensor, "batch {self.conv.out_channels} out_height out_width"]:
-        """The activated, normalised convolution of x."""
-        out: Tensor = self.activation(self.norm(self.conv(x)))
+    ) -> Float[
+        Tensor,
+        "batch {self.conv.out_channels} (height-1)//{self.window.stride}+1 (width-1)//{self.window.stride}+1",
+    ]:
+        """The activated, normalised convolution of x; a side of n pixels becomes ceil(n / stride)."""
+        out: Tensor = self.activation(self.norm(self.conv(self.pad(x))))
         return out
 
 
