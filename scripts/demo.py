@@ -6,13 +6,16 @@ import time
 from pathlib import Path
 
 from trifold.budget import Budget, Fit
+from trifold.data.dataset import Dataset
 from trifold.data.sources import open_data
+from trifold.errors import InvalidData
 from trifold.report.figures import BudgetPoint, draw_budgets, percent
 from trifold.table import Column, Table, lines
 from trifold.train.fit import scale_to_budget, train_scaled
 from trifold.train.progress import progress_bar
 from trifold.train.recipe import find_recipe
 from trifold.train.record import Record
+from trifold.train.run import Progress
 
 BUDGETS = (1e6, 3e6)
 """Multiply-adds for one image."""
@@ -34,8 +37,7 @@ def main() -> None:
         name = f"{limit / 1e6:g}M"
         print(f"budget {name} multiply-adds: {found.architecture.name} at phi {found.phi:g}", flush=True)
         with progress_bar(f"budget {name}") as progress:
-            folder = FOLDER / name
-            record = train_scaled(dataset, found, find_recipe("small"), run_folder=folder, progress=progress)
+            record = trained(dataset, found, FOLDER / name, progress)
         rows.append((name, found, record))
     picture = FOLDER / "budgets.png"
     draw(rows, picture)
@@ -43,6 +45,15 @@ def main() -> None:
     print("3-NN: three nearest neighbours by pixel distance on the same split.")
     print(f"Picture: {picture}; each run's weights, log, curves and confusion matrix: {FOLDER}/<budget>/.")
     print(f"Took {time.perf_counter() - started:.0f} s. Use one with: trifold predict {FOLDER}/{rows[-1][0]} IMAGE…")
+
+
+def trained(dataset: Dataset, found: Fit, folder: Path, progress: Progress | None) -> Record:
+    """The run in the folder; what an older version of the demo left there is replaced."""
+    recipe = find_recipe("small")
+    try:
+        return train_scaled(dataset, found, recipe, run_folder=folder, progress=progress)
+    except InvalidData:
+        return train_scaled(dataset, found, recipe, run_folder=folder, overwrite=True, progress=progress)
 
 
 def draw(rows: list[tuple[str, Fit, Record]], path: Path) -> None:
