@@ -81,11 +81,12 @@ def small() -> Recipe:
 
     Source: AdamW with decoupled decay (1711.05101), half a cosine (1608.03983), label smoothing of the paper's size
     (paper §5.2); the amounts of augmentation are our own first choice, made without looking at test.
-    Command: `trifold fit digits --budget multiply-adds=4M --seed S --split-seed S`, S = 0 to 4, and the same at 1.2M.
+    Command: `results/digits/run.sh`: `trifold fit digits --budget multiply-adds=3M --seed S --split-seed S`, S = 0 to 4,
+    and the same at 1M.
     Machine: two cores of an AMD EPYC, torch 2.13.0 on one thread, other work on the other core.
-    Time: 100 to 160 s at 4M, 35 s at 1.2M.
-    Expected on test (359 images a seed; mean, least to most, five seeds, each with a split of its own): 99.55 %,
-    99.16 to 100 % at 4M; 98.94 %, 98.05 to 100 % at 1.2M; three nearest neighbours on the same splits 99.00 %.
+    Time: 83 to 107 s at 3M, 35 to 37 s at 1M.
+    Expected on test (359 images a seed; mean, least to most, five seeds, each with a split of its own; results/digits):
+    99.55 %, 99.16 to 100 % at 3M; 98.94 %, 98.05 to 100 % at 1M; three nearest neighbours on the same splits 99.00 %.
     """
     return Recipe(
         name="small",
