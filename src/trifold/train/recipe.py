@@ -81,7 +81,7 @@ def small() -> Recipe:
 
     Source: AdamW with decoupled decay (1711.05101), half a cosine (1608.03983), label smoothing of the paper's size
     (paper §5.2); the amounts of augmentation are our own first choice, made without looking at test.
-    Command: `results/digits/run.sh`: `trifold fit digits --budget multiply-adds=3M --seed S --split-seed S`, S = 0 to 4,
+    Command: `results/digits/run.sh`; `trifold fit digits --budget multiply-adds=3M --seed S --split-seed S`, S = 0–4,
     and the same at 1M.
     Machine: two cores of an AMD EPYC, torch 2.13.0 on one thread, other work on the other core.
     Time: 83 to 107 s at 3M, 35 to 37 s at 1M.
