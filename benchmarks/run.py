@@ -34,7 +34,7 @@ from trifold.architecture import Architecture
 from trifold.baselines import EFFICIENTNET_B0, find, load
 from trifold.budget import Budget, fit
 from trifold.cost import cost
-from trifold.network import TORCH, build
+from trifold.network import TORCH_NUMERICS, build
 from trifold.scaling import PAPER, scale
 
 NUM_DESCRIBED = 20_000
@@ -83,7 +83,7 @@ def peers(architecture: Architecture) -> dict[str, tuple[Callable[[], float], fl
     meta tensors.
     """
     size, network = architecture.resolution, on_meta(architecture)
-    real = build(architecture, numerics=TORCH).eval()
+    real = build(architecture, numerics=TORCH_NUMERICS).eval()
 
     def by_fvcore() -> float:
         counter = fvcore.nn.FlopCountAnalysis(real, torch.zeros(1, 3, size, size))
@@ -115,7 +115,7 @@ def peers(architecture: Architecture) -> dict[str, tuple[Callable[[], float], fl
 def on_meta(architecture: Architecture) -> torch.nn.Module:
     """The network without storage; symmetric padding, which every peer can follow."""
     with torch.device("meta"):
-        return build(architecture, numerics=TORCH).eval()
+        return build(architecture, numerics=TORCH_NUMERICS).eval()
 
 
 def beside_peers() -> None:

@@ -8,16 +8,21 @@ from trifold.architecture import ACTIVATIONS, OPERATORS, Architecture, Head, Sta
 from trifold.scaling import RULES, Coefficients, Multipliers, Rounding
 
 
+def widths() -> st.SearchStrategy[int]:
+    """Channels of which some are equal, double or half of others, so that rounding can make them meet."""
+    return st.sampled_from((4, 8, 12, 16, 24, 32, 48)) | st.integers(1, 72)
+
+
 @st.composite
 def stages(draw: st.DrawFn) -> Stage:
     operator = draw(st.sampled_from(OPERATORS))
     ratio, of = 1.0, "input"
     if operator in ("mbconv", "fused_mbconv", "bottleneck"):
-        ratio = draw(st.sampled_from((0.25, 0.9, 1, 1.05, 1.5, 3, 6)) | st.floats(0.1, 8))
+        ratio = draw(st.sampled_from((0.25, 0.5, 0.9, 1, 1.05, 1.5, 2, 3, 6)) | st.floats(0.1, 8))
         of = draw(st.sampled_from(("input", "output")))
     return Stage(
         operator=operator,
-        channels=draw(st.integers(1, 72)),
+        channels=draw(widths()),
         layers=draw(st.integers(1, 3)),
         kernel_size=draw(st.sampled_from((1, 3, 5, 7))),
         stride=draw(st.sampled_from((1, 2))),
@@ -35,7 +40,7 @@ def architectures(draw: st.DrawFn, *, max_stages: int = 4) -> Architecture:
         name=draw(st.sampled_from(("net", "my net", 'a"b', "größe", "π-😀"))),
         resolution=draw(st.integers(4, 70)),
         stem=Stem(
-            channels=draw(st.integers(1, 40)),
+            channels=draw(widths()),
             kernel_size=draw(st.sampled_from((1, 3, 7))),
             stride=draw(st.sampled_from((1, 2))),
             activation=draw(st.sampled_from(ACTIVATIONS)),

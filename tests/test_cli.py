@@ -73,7 +73,9 @@ def test_scale_by_phi_gives_what_the_formula_gives(run: Run, tmp_path: Path) -> 
 
 
 def test_scale_by_multipliers_gives_table_7s_compound_network(run: Run) -> None:
-    answer = json.loads(run("scale", "b0", "--depth", "1.4", "--width", "1.2", "--resolution", "1.3", "--json")[1])
+    answer = json.loads(
+        run("scale", "b0", "--depth-factor", "1.4", "--width-factor", "1.2", "--resolution-factor", "1.3", "--json")[1]
+    )
     expected = scale(find("b0"), Multipliers(depth=1.4, width=1.2, resolution=1.3))
     assert answer["multiply_adds"] == cost(expected).multiply_adds
     assert 1.7e9 < answer["multiply_adds"] < 1.9e9
@@ -89,7 +91,7 @@ def test_scale_to_a_budget_says_what_binds_and_what_is_unused(run: Run) -> None:
 
 
 def test_a_familys_own_rounding_is_used_and_can_be_changed(run: Run) -> None:
-    width = ("--width", "1.2", "--json")
+    width = ("--width-factor", "1.2", "--json")
     assert json.loads(run("scale", "v2_b0", *width)[1])["architecture"]["stages"][0]["channels"] == 16
     changed = run("scale", "v2_b0", *width, "--keep-ratio", "0.9")[1]
     assert json.loads(changed)["architecture"]["stages"][0]["channels"] == 24
@@ -139,7 +141,10 @@ def test_the_tiny_rule_rounds_layers_to_nearest_so_that_depth_shrinks(run: Run) 
         (("show",), "Missing argument 'NET'"),
         (("list", "x*"), "no network matches 'x*'"),
         (("scale", "b0"), "scale needs one of --phi, --budget"),
-        (("scale", "b0", "--phi", "1", "--width", "2"), "scale needs one of --phi, --budget"),
+        (("scale", "b0", "--phi", "1", "--width-factor", "2"), "scale needs one of --phi, --budget"),
+        (("scale", "b0", "--phi", "1", "--fill-width"), "--fill-width needs --budget"),
+        (("scale", "b0", "--width-factor", "2", "--alpha", "3"), "--alpha needs --phi or --budget"),
+        (("scale", "b0", "--width-factor", "2", "--rule", "fast"), "--rule needs --phi or --budget"),
         (("scale", "b0", "--phi", "13"), "phi must be a number from -3 to 12, got 13"),
         (("scale", "b0", "--phi", "nan"), "phi must be a number from -3 to 12, got nan"),
         (("scale", "b0", "--phi", "1", "--rule", "wide"), "--rule must be compound or depth"),
@@ -159,6 +164,15 @@ def test_bad_input_is_one_line_and_status_2(run: Run, arguments: tuple[str, ...]
     assert (status, out) == (2, "")
     assert says in err
     assert err.count("\n") == 1
+
+
+def test_a_networks_name_never_leads_out_of_the_folder(run: Run, tmp_path: Path) -> None:
+    text = run("show", "mini", "--toml")[1].replace('"efficientnet_mini"', '"../../evil/näme"')
+    (tmp_path / "own.toml").write_text(text, encoding="utf-8")
+    status, out, _ = run("family", "own.toml", "--phi", "0,1", "--json")
+    assert status == 0
+    assert json.loads(out)["picture"] == "evil-näme-family.png"
+    assert (tmp_path / "evil-näme-family.png").is_file()
 
 
 def test_a_file_that_cannot_be_written_is_one_line_and_status_1(run: Run) -> None:

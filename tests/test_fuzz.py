@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests import strategies
-from trifold.architecture import Architecture, Head, Stage, Stem
+from trifold.architecture import Architecture, Head, Stage, Stem, from_dict, to_toml
 from trifold.cost import Cost, cost
 from trifold.errors import InvalidInput
 from trifold.network import build
@@ -51,6 +52,24 @@ def test_what_is_described_builds_runs_and_costs_what_was_counted(
 ) -> None:
     seen = observed(architecture, num_classes=num_classes, in_channels=in_channels)
     assert seen == cost(architecture, num_classes=num_classes, in_channels=in_channels)
+
+
+SCALARS = st.sampled_from((1, 2, 3, 4, 5, 8, 0.25, 1.5, 6, -1, 0, True, "silu", "basic", "conv", "relu", 10**9))
+
+
+@given(strategies.architectures(max_stages=3), st.data())
+def test_a_toml_file_with_a_value_changed_is_refused_or_builds_and_costs_what_was_counted(
+    architecture: Architecture, data: st.DataObject
+) -> None:
+    tree = tomllib.loads(to_toml(architecture))
+    table = data.draw(st.sampled_from([tree["stem"], tree["head"], *tree["stages"]]))
+    table[data.draw(st.sampled_from([*sorted(table), "layers", "stride", "kernel_size"]))] = data.draw(SCALARS)
+    try:
+        changed = from_dict(tree, source="fuzz.toml")
+    except InvalidInput as error:
+        assert str(error).startswith("fuzz.toml: ")
+        return
+    assert observed(changed, num_classes=2, in_channels=3) == cost(changed, num_classes=2)
 
 
 @given(strategies.architectures(max_stages=3), strategies.multipliers(), strategies.roundings())

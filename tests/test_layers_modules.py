@@ -19,8 +19,8 @@ from trifold.layers import (
     ACTIVATIONS,
     OPERATORS,
     PADDINGS,
-    PAPER,
-    TORCH,
+    PAPER_NUMERICS,
+    TORCH_NUMERICS,
     ConvNorm,
     DropPath,
     MaxPool,
@@ -74,7 +74,7 @@ def block(operator: str, **other: Any) -> Block:
     return row._replace(**other)
 
 
-def made(row: Block, numerics: Numerics = TORCH, rate: float = 0.0) -> Any:
+def made(row: Block, numerics: Numerics = TORCH_NUMERICS, rate: float = 0.0) -> Any:
     """The block's module in evaluation mode, float64, every tensor random."""
     torch.manual_seed(0)
     module = OPERATORS[row.operator](row, numerics, rate).double().eval()
@@ -310,7 +310,7 @@ def test_modules_have_the_convolutions_of_their_cost_in_order_and_a_norm_after_e
     assert {row.operator for row in rows} == set(OPERATORS)
     for row in rows:
         with torch.device("meta"):
-            module = OPERATORS[row.operator](row, PAPER, 0.0).eval()
+            module = OPERATORS[row.operator](row, PAPER_NUMERICS, 0.0).eval()
             x = torch.empty(1, row.in_channels, row.in_size, row.in_size)
         expected = [spelled(convolution) for convolution in convolutions(row)]
         assert observed(module, x) == expected, row
@@ -328,10 +328,10 @@ def test_a_wrong_stride_is_caught_by_the_shapes_in_the_types() -> None:
 
 
 def test_numerics_survive_json_and_are_the_papers_by_default() -> None:
-    for numerics in (PAPER, TORCH, Numerics(bn_eps=1e-4, bn_momentum=0.5, padding="same_static")):
+    for numerics in (PAPER_NUMERICS, TORCH_NUMERICS, Numerics(bn_eps=1e-4, bn_momentum=0.5, padding="same_static")):
         assert Numerics(**json.loads(json.dumps(dataclasses.asdict(numerics)))) == numerics
-    assert Numerics() == PAPER == Numerics(bn_eps=1e-3, bn_momentum=0.01, padding="same")
-    assert Numerics(bn_eps=1e-5, bn_momentum=0.1, padding="symmetric") == TORCH
+    assert Numerics() == PAPER_NUMERICS == Numerics(bn_eps=1e-3, bn_momentum=0.01, padding="same")
+    assert Numerics(bn_eps=1e-5, bn_momentum=0.1, padding="symmetric") == TORCH_NUMERICS
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from trifold import baselines
 from trifold.architecture import Architecture, Head, Stage, Stem
 from trifold.cost import cost
 from trifold.errors import InvalidInput
-from trifold.layers import PADDINGS, TORCH, DropPath, Numerics
+from trifold.layers import PADDINGS, TORCH_NUMERICS, DropPath, Numerics
 from trifold.network import Network, build, create_model, drop_path_rates
 
 
@@ -173,7 +173,7 @@ def test_names_of_tensors_are_the_documented_ones() -> None:
 def test_any_size_gives_equal_shapes_under_same_and_symmetric_padding(size: tuple[int, int]) -> None:
     same, symmetric = (
         create_model("mobilenet_v2", features_only=True, numerics=numerics, seed=0).eval()
-        for numerics in (Numerics(), TORCH)
+        for numerics in (Numerics(), TORCH_NUMERICS)
     )
     x = images(2, 3, *size)
     with torch.no_grad():

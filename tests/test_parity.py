@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trifold import baselines
 from trifold._torchvision import torchvision
-from trifold.layers import TORCH, Numerics
+from trifold.layers import TORCH_NUMERICS, Numerics
 from trifold.network import Network, build
 from trifold.weights import from_timm, from_torchvision, timm_names, to_timm, to_torchvision
 
@@ -77,30 +77,30 @@ EVEN_ODD = ((48, 64), (65, 49))
 MIXED = (*EVEN_ODD, (76, 95))
 
 SMALL = [
-    *(Peer(name=f"efficientnet_b{i}", net=f"b{i}", numerics=TORCH) for i in range(5)),
+    *(Peer(name=f"efficientnet_b{i}", net=f"b{i}", numerics=TORCH_NUMERICS) for i in range(5)),
     *(
         Peer(name=f"tf_efficientnet_b{i}", net=f"b{i}", numerics=TF, sizes=MIXED if i < 2 else EVEN_ODD)
         for i in range(5)
     ),
-    *(Peer(name=f"efficientnet_b{i}", net=f"b{i}", numerics=TORCH, library="torchvision") for i in range(5)),
+    *(Peer(name=f"efficientnet_b{i}", net=f"b{i}", numerics=TORCH_NUMERICS, library="torchvision") for i in range(5)),
 ]
 LARGE = [
-    *(Peer(name=f"efficientnet_b{i}", net=f"b{i}", numerics=TORCH) for i in (5, 6, 7)),
+    *(Peer(name=f"efficientnet_b{i}", net=f"b{i}", numerics=TORCH_NUMERICS) for i in (5, 6, 7)),
     *(Peer(name=f"tf_efficientnet_b{i}", net=f"b{i}", numerics=TF, sizes=EVEN_ODD[1:]) for i in (5, 6, 7)),
     *(Peer(name=f"efficientnet_b{i}", net=f"b{i}", numerics=TORCHVISION_TF, library="torchvision") for i in (5, 6, 7)),
 ]
 OTHERS = [
     Peer(name="tf_efficientnetv2_s", net="v2_s", numerics=TF, sizes=EVEN_ODD),
     Peer(name="efficientnet_v2_s", net="v2_s", numerics=TORCHVISION_V2, library="torchvision"),
-    Peer(name="mobilenetv2_100", net="mobilenet_v2", numerics=TORCH),
-    Peer(name="mobilenet_v2", net="mobilenet_v2", numerics=TORCH, library="torchvision"),
+    Peer(name="mobilenetv2_100", net="mobilenet_v2", numerics=TORCH_NUMERICS),
+    Peer(name="mobilenet_v2", net="mobilenet_v2", numerics=TORCH_NUMERICS, library="torchvision"),
     Peer(name="tf_efficientnet_lite0", net="lite0", numerics=TF, sizes=MIXED),
     Peer(name="tf_efficientnet_es", net="efficientnet_es", numerics=TF, sizes=MIXED),
     Peer(name="tf_efficientnetv2_b3", net="v2_b3", numerics=TF),
-    Peer(name="mobilenetv1_100", net="mobilenet_v1", numerics=TORCH),
-    Peer(name="semnasnet_100", net="mnasnet_a1", numerics=TORCH),
+    Peer(name="mobilenetv1_100", net="mobilenet_v1", numerics=TORCH_NUMERICS),
+    Peer(name="semnasnet_100", net="mnasnet_a1", numerics=TORCH_NUMERICS),
     *(
-        Peer(name=f"resnet{depth}", net=f"resnet{depth}", numerics=TORCH, library=library)
+        Peer(name=f"resnet{depth}", net=f"resnet{depth}", numerics=TORCH_NUMERICS, library=library)
         for depth in (18, 50)
         for library in ("timm", "torchvision")
     ),

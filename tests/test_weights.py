@@ -19,7 +19,7 @@ from trifold._torchvision import torchvision
 from trifold.architecture import Architecture, Head, Stage, Stem
 from trifold.cost import cost
 from trifold.errors import InvalidData, InvalidInput
-from trifold.layers import TORCH
+from trifold.layers import TORCH_NUMERICS
 from trifold.network import Network, build
 from trifold.weights import (
     from_timm,
@@ -58,7 +58,9 @@ def shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items() if "num_batches" not in name}
 
 
-@pytest.mark.parametrize("options", [{}, {"num_classes": 0, "global_pool": ""}, {"in_channels": 1, "numerics": TORCH}])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_classes": 0, "global_pool": ""}, {"in_channels": 1, "numerics": TORCH_NUMERICS}]
+)
 def test_what_is_saved_comes_back(tmp_path: Path, options: dict[str, Any]) -> None:
     network = trained(**options)
     save(tmp_path / "w.safetensors", network, {"classes": '["a", "ä"]'})

@@ -213,15 +213,19 @@ class Architecture:
         return sum(stage.layers for stage in self.stages)
 
 
+def inner_channels(stage: Stage, in_channels: int, out_channels: int) -> int:
+    """The width inside a block of the stage with these channels; MBConv expands where it is not in_channels."""
+    if stage.operator in ("separable", "conv"):
+        return in_channels
+    if stage.operator == "basic":
+        return out_channels
+    return max(1, int((in_channels if stage.expand_of == "input" else out_channels) * stage.expand_ratio))
+
+
 def _resolve(stage: Stage, number: int, in_channels: int, size: int, stride: int) -> Block:
     """The block of a stage that takes in_channels at size pixels (squeeze and expansion as in TensorFlow's code)."""
     out_channels = stage.channels
-    if stage.operator in ("separable", "conv"):
-        mid_channels = in_channels
-    elif stage.operator == "basic":
-        mid_channels = out_channels
-    else:
-        mid_channels = max(1, int((in_channels if stage.expand_of == "input" else out_channels) * stage.expand_ratio))
+    mid_channels = inner_channels(stage, in_channels, out_channels)
     squeeze = max(1, int(in_channels * stage.se_ratio)) if stage.se_ratio else 0
     same_shape = stride == 1 and in_channels == out_channels
     if not stage.skip:

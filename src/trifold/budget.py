@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import cache, partial
+from functools import cache
+from itertools import pairwise
 
-from trifold.architecture import MAX_RESOLUTION, SHORTCUT_ALWAYS, Architecture, Stage
+from trifold.architecture import MAX_RESOLUTION, SHORTCUT_ALWAYS, Architecture, Stage, inner_channels
 from trifold.cost import Cost, cost
 from trifold.errors import ImpossibleBudget, InvalidInput
-from trifold.scaling import PAPER, PHI_MAX, PHI_MIN, Coefficients, Multipliers, Rounding, scale
+from trifold.scaling import (
+    PAPER,
+    PHI_MAX,
+    PHI_MIN,
+    Coefficients,
+    Multipliers,
+    Rounding,
+    round_channels,
+    round_resolution,
+    scale,
+)
 
 STEPS_PER_PHI = 1000
 _FIRST, _LAST = round(PHI_MIN * STEPS_PER_PHI), round(PHI_MAX * STEPS_PER_PHI)
@@ -74,6 +85,8 @@ class Fit:
     """The largest network under a budget.
 
     phi: smallest value of the grid that gives this network.
+    multipliers: alpha^phi, beta^phi, gamma^phi; where the resolution was held in the budget's range, its pixels over
+    the baseline's.
     binding: the limits that the next larger network of the grid would break; "phi" where the dial itself ends;
     "description" where the next one is larger than a description may be.
     width_adjustment: what the width was multiplied by to spend the remainder; 1 if not asked.
@@ -98,6 +111,7 @@ class _Point:
     """One network of the grid; larger means more multiply-adds, then more parameters."""
 
     k: int
+    multipliers: Multipliers
     architecture: Architecture
     cost: Cost
 
@@ -127,20 +141,20 @@ def fit(
     @cache
     def at(k: int) -> _Point | None:
         try:
-            scaled = _scaled(architecture, coefficients.multipliers(k / STEPS_PER_PHI), rounding, budget)
+            multipliers, scaled = _scaled(architecture, coefficients, k / STEPS_PER_PHI, rounding, budget)
         except InvalidInput:
             return None
-        return _Point(k=k, architecture=scaled, cost=cost(scaled, num_classes=num_classes, in_channels=in_channels))
+        spent = cost(scaled, num_classes=num_classes, in_channels=in_channels)
+        return _Point(k=k, multipliers=multipliers, architecture=scaled, cost=spent)
 
-    best, following = _largest(at, budget, _safe_from(architecture, coefficients, rounding))
+    best, following = _largest(at, budget, _pieces(architecture, coefficients, rounding))
     if following is None:
         binding: tuple[str, ...] = ("phi",) if at(_LAST) else ("description",)
     else:
         binding = budget.broken_by(following.cost)
-    phi = best.k / STEPS_PER_PHI
     found = Fit(
-        phi=phi,
-        multipliers=coefficients.multipliers(phi),
+        phi=best.k / STEPS_PER_PHI,
+        multipliers=best.multipliers,
         architecture=best.architecture,
         cost=best.cost,
         budget=budget,
@@ -151,48 +165,55 @@ def fit(
     return _fill_width(found, architecture, rounding, num_classes=num_classes, in_channels=in_channels)
 
 
-def _scaled(architecture: Architecture, multipliers: Multipliers, rounding: Rounding, budget: Budget) -> Architecture:
-    """scale() with the resolution held in the budget's range."""
-    low, high = budget.min_resolution or 0, budget.max_resolution or MAX_RESOLUTION
+def _scaled(
+    architecture: Architecture, coefficients: Coefficients, phi: float, rounding: Rounding, budget: Budget
+) -> tuple[Multipliers, Architecture]:
+    """The network at phi with its resolution held in the budget's range, and the multipliers that give it.
+
+    Raises InvalidInput where it is larger than a description may be.
+    """
+    factor = coefficients.gamma**phi
+    free = round_resolution(architecture.resolution, factor, rounding)
+    pixels = max(free, budget.min_resolution or 0)
     if budget.max_resolution is not None:
-        ceiling = (high + rounding.resolution_step) / architecture.resolution
-        multipliers = replace(multipliers, resolution=min(multipliers.resolution, max(ceiling, 0.01)))
-    scaled = scale(architecture, multipliers, rounding)
-    clamped = min(max(scaled.resolution, low), high)
-    return scaled if clamped == scaled.resolution else replace(scaled, resolution=clamped)
+        pixels = min(pixels, budget.max_resolution)
+    body = Multipliers(depth=coefficients.alpha**phi, width=coefficients.beta**phi)
+    scaled = replace(scale(architecture, body, rounding), resolution=pixels)
+    return replace(body, resolution=factor if pixels == free else pixels / architecture.resolution), scaled
 
 
-def _largest(at: Callable[[int], _Point | None], budget: Budget, safe: int) -> tuple[_Point, _Point | None]:
+def _largest(
+    at: Callable[[int], _Point | None], budget: Budget, pieces: list[tuple[int, int]]
+) -> tuple[_Point, _Point | None]:
     """The largest network within the limits, and the next larger one of the grid (None where there is none).
 
-    From `safe` on every count only grows with phi, so two bisections find both; below it each distinct network is
-    looked at.
+    pieces: ranges of k that make up the grid; in each of them every count only grows with k, so bisection finds both.
     """
-    points = list(_distinct(at, _FIRST, safe - 1))
 
     def within(k: int) -> bool:
         point = at(k)
         return point is not None and not budget.broken_by(point.cost)
 
-    if safe <= _LAST and within(safe):
-        end = _last_true(within, safe, _LAST)
-        top = at(end)
-        assert top is not None
-        start = _last_true(lambda k: (point := at(k)) is not None and point.key < top.key, safe - 1, end) + 1
-        points += [point for k in (start, end + 1) if k <= _LAST and (point := at(k)) is not None]
-    elif safe <= _LAST and (point := at(safe)) is not None:
-        points.append(point)
-    fitting = [point for point in points if not budget.broken_by(point.cost)]
-    if not fitting:
-        raise _impossible(min(points, key=lambda point: point.key, default=None), budget)
-    best = max(fitting, key=lambda point: (point.key, -point.k))
-    larger = [point for point in points if point.key > best.key]
+    def up_to(low: int, high: int, key: tuple[int, int]) -> int:
+        return _last_true(lambda k: (point := at(k)) is not None and point.key <= key, low - 1, high)
+
+    ends = [(low, _last_true(within, low, high)) for low, high in pieces if within(low)]
+    tops = [(low, point) for low, k in ends if (point := at(k)) is not None]
+    if not tops:
+        starts = [point for low, _ in pieces if (point := at(low)) is not None]
+        raise _impossible(min(starts, key=lambda point: point.key, default=None), budget)
+    key = max(point.key for _, point in tops)
+    below = (key[0], key[1] - 1)
+    best = at(min(up_to(low, point.k, below) + 1 for low, point in tops if point.key == key))
+    assert best is not None
+    after = [up_to(low, high, key) + 1 for low, high in pieces]
+    larger = [point for k, (_, high) in zip(after, pieces, strict=True) if k <= high and (point := at(k)) is not None]
     return best, min(larger, key=lambda point: (point.key, point.k), default=None)
 
 
 def _last_true(test: Callable[[int], bool], low: int, high: int) -> int:
     """The last k in [low, high] that passes, where all that pass stand first; low is taken to pass."""
-    if test(high):
+    if high <= low or test(high):
         return high
     while high - low > 1:
         middle = (low + high) // 2
@@ -200,60 +221,67 @@ def _last_true(test: Callable[[int], bool], low: int, high: int) -> int:
     return low
 
 
-def _distinct(at: Callable[[int], _Point | None], low: int, high: int) -> Iterator[_Point]:
-    """The first point of every run of equal networks in [low, high]; layers, channels and pixels only grow with phi."""
-    k = low
-    while k <= high and (point := at(k)) is not None:
-        yield point
-        here, step = point.architecture, 1
-        while k + step <= high and _holds(at, k + step, here):
-            k, step = k + step, step * 2
-        k = _last_true(partial(_holds, at, wanted=here), k, min(k + step, high)) + 1
-
-
-def _holds(at: Callable[[int], _Point | None], k: int, wanted: Architecture) -> bool:
-    point = at(k)
-    return point is not None and point.architecture == wanted
-
-
-def _safe_from(architecture: Architecture, coefficients: Coefficients, rounding: Rounding) -> int:
-    """The k from which on more phi can never lower a count.
+def _pieces(architecture: Architecture, coefficients: Coefficients, rounding: Rounding) -> list[tuple[int, int]]:
+    """The grid cut into ranges [low, high] in which more phi can never lower a count.
 
     Layers, channels and pixels never shrink, so a count can only fall where a convolution comes or goes as rounding
-    makes two widths equal or unequal: a projected shortcut (in and out), or an expansion (in and middle). Both are
-    ruled out from some width on, as a rounded width is at most one divisor away from the exact one.
+    makes two widths equal or unequal: a projected shortcut (in and out), or an expansion (in and middle). The grid is
+    cut wherever that happens.
     """
-    if coefficients.beta == 1:
-        return _FIRST
-    widths = [0.0]
+    cuts = {_FIRST}
     inputs = architecture.stem.channels
     for number, stage in enumerate(architecture.stages):
-        widths.append(_safe_width(inputs, stage, rounding, fixed_input=rounding.fixed_ends and number == 0))
+        fixed = rounding.fixed_ends and number == 0
+        if coefficients.beta > 1 and _can_flip(inputs, stage, fixed_input=fixed):
+            cuts |= _flips(inputs, stage, coefficients.beta, rounding, fixed_input=fixed)
         inputs = stage.channels
-    if max(widths) == 0:
-        return _FIRST
-    exponent = math.log(max(widths)) / math.log(coefficients.beta)
-    return round(min(max(math.ceil(exponent * STEPS_PER_PHI), _FIRST), _LAST + 1))
+    low = sorted(cuts)
+    return list(zip(low, [k - 1 for k in low[1:]] + [_LAST], strict=True))
 
 
-def _safe_width(inputs: int, stage: Stage, rounding: Rounding, *, fixed_input: bool) -> float:
-    """The width multiplier from which on the stage's widths that differ stay different; 0 for any."""
+def _can_flip(inputs: int, stage: Stage, *, fixed_input: bool) -> bool:
+    """Whether a convolution of the stage may come or go with its width."""
+    if stage.operator in SHORTCUT_ALWAYS:
+        return stage.stride == 1 and stage.skip and (inputs != stage.channels or fixed_input)
+    if stage.operator not in ("mbconv", "fused_mbconv"):
+        return False
+    return stage.expand_of == "output" or (stage.expand_ratio != 1 and stage.expand_ratio < 2)
+
+
+def _flips(inputs: int, stage: Stage, beta: float, rounding: Rounding, *, fixed_input: bool) -> set[int]:
+    """Every k at which a convolution of the stage is there and at k - 1 is not, or the other way round."""
+
+    def present(k: int) -> tuple[bool, bool]:
+        width = beta ** (k / STEPS_PER_PHI)
+        before = inputs if fixed_input else round_channels(inputs, width, rounding)
+        after = round_channels(stage.channels, width, rounding)
+        if stage.operator in SHORTCUT_ALWAYS:
+            return before == after, True
+        return inner_channels(stage, before, after) == before, inner_channels(stage, after, after) == after
+
+    exponent = math.log(_apart_from(inputs, stage, rounding, fixed_input=fixed_input)) / math.log(beta)
+    last = min(max(math.ceil(min(exponent, PHI_MAX) * STEPS_PER_PHI), _FIRST), _LAST)
+    states = [present(k) for k in range(_FIRST, last + 1)]
+    return {k for k, (one, other) in enumerate(pairwise(states), start=_FIRST + 1) if one != other}
+
+
+def _apart_from(inputs: int, stage: Stage, rounding: Rounding, *, fixed_input: bool) -> float:
+    """A width multiplier from which on the widths compared stay unequal; infinite if there is none.
+
+    A rounded width is at most one divisor away from the exact one, so two are unequal once the exact ones are further
+    apart than their roundings together.
+    """
     outputs, ratio, off = stage.channels, stage.expand_ratio, rounding.divisor
     if stage.operator in SHORTCUT_ALWAYS:
-        if stage.stride == 2 or not stage.skip:
-            return 0.0
         if fixed_input:
             return (inputs + off) / outputs
-        return 2 * off / abs(inputs - outputs) if inputs != outputs else 0.0
-    if stage.operator not in ("mbconv", "fused_mbconv") or (ratio == 1 and stage.expand_of == "input"):
-        return 0.0
+        return 2 * off / abs(inputs - outputs)
+    later = 0.0 if ratio == 1 else (1 / abs(ratio - 1) + off) / (outputs if fixed_input else min(inputs, outputs))
     if stage.expand_of == "input":
-        return 0.0 if ratio >= 2 else (1 / abs(ratio - 1) + off) / min(inputs, outputs)
-    later = 0.0 if ratio == 1 or stage.layers == 1 else (1 / abs(ratio - 1) + off) / outputs
-    if fixed_input:
-        return max(later, (inputs + 1 + off * ratio) / (outputs * ratio))
-    gap = abs(inputs - outputs * ratio)
-    return max(later, (off + 1 + off * ratio) / gap if gap else math.inf)
+        return math.inf if fixed_input else later
+    gap = outputs * ratio if fixed_input else abs(inputs - outputs * ratio)
+    slack = off * ratio + 1 + (inputs if fixed_input else off)
+    return max(later, slack / gap) if gap else math.inf
 
 
 def _impossible(smallest: _Point | None, budget: Budget) -> ImpossibleBudget:
@@ -272,11 +300,12 @@ def _impossible(smallest: _Point | None, budget: Budget) -> ImpossibleBudget:
 def _fill_width(
     found: Fit, architecture: Architecture, rounding: Rounding, *, num_classes: int, in_channels: int
 ) -> Fit:
-    """The fit with its width raised in steps of 0.1 % as far as the limits let it."""
+    """The fit with its width raised in steps of 0.1 % as far as the limits let it, found by bisection."""
 
     def wider(step: int) -> tuple[Multipliers, Architecture, Cost]:
         multipliers = replace(found.multipliers, width=found.multipliers.width * (1 + step / 1000))
-        scaled = _scaled(architecture, multipliers, rounding, found.budget)
+        body = scale(architecture, replace(multipliers, resolution=1.0), rounding)
+        scaled = replace(body, resolution=found.architecture.resolution)
         return multipliers, scaled, cost(scaled, num_classes=num_classes, in_channels=in_channels)
 
     def within(step: int) -> bool:
@@ -287,7 +316,7 @@ def _fill_width(
 
     step = _last_true(within, 0, 4000)
     multipliers, scaled, spent = wider(step)
-    if spent == found.cost:
+    if (spent.multiply_adds, spent.parameters) <= (found.cost.multiply_adds, found.cost.parameters):
         return found
     return replace(found, multipliers=multipliers, architecture=scaled, cost=spent, width_adjustment=1 + step / 1000)
 

@@ -60,7 +60,10 @@ class Cost:
 
     @property
     def file_bytes(self) -> int:
-        """Upper bound of the float32 weight file that `weights.save` writes, its header included."""
+        """Upper bound of the float32 weight file that `weights.save` writes, header included.
+
+        It leaves 24 KiB for metadata such as class names; a thousand long names can take more.
+        """
         return self.weight_bytes + 160 * self.tensors + 32_768
 
 

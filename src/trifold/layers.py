@@ -46,10 +46,10 @@ class Numerics:
             raise InvalidInput(f"padding must be {' or '.join(PADDINGS)}, got {self.padding!r}")
 
 
-PAPER = Numerics()
+PAPER_NUMERICS = Numerics()
 """The paper's own numerics (tensorflow/tpu efficientnet_model.py: epsilon 1e-3, momentum 0.99, SAME)."""
 
-TORCH = Numerics(bn_eps=1e-5, bn_momentum=0.1, padding="symmetric")
+TORCH_NUMERICS = Numerics(bn_eps=1e-5, bn_momentum=0.1, padding="symmetric")
 """torch's defaults: torchvision's B0 to B4, MobileNetV2 and ResNets; timm's networks without the `tf_` prefix."""
 
 

@@ -19,11 +19,11 @@ from torch.utils.checkpoint import checkpoint
 from trifold import baselines
 from trifold.architecture import Architecture, Block
 from trifold.errors import InvalidInput
-from trifold.layers import OPERATORS, PAPER, TORCH, ConvNorm, MaxPool, Numerics, Window
+from trifold.layers import OPERATORS, PAPER_NUMERICS, TORCH_NUMERICS, ConvNorm, MaxPool, Numerics, Window
 
 __all__ = [
-    "PAPER",
-    "TORCH",
+    "PAPER_NUMERICS",
+    "TORCH_NUMERICS",
     "Endpoint",
     "FeatureInfo",
     "FeatureNetwork",
@@ -363,7 +363,7 @@ def build(
     *,
     num_classes: int = 1000,
     in_channels: int = 3,
-    numerics: Numerics = PAPER,
+    numerics: Numerics = PAPER_NUMERICS,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
     global_pool: str = "avg",
@@ -434,7 +434,7 @@ def create_model(
     *,
     num_classes: int = 1000,
     in_channels: int = 3,
-    numerics: Numerics = PAPER,
+    numerics: Numerics = PAPER_NUMERICS,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
     global_pool: str = "avg",

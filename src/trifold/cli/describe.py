@@ -9,10 +9,12 @@ import click
 from trifold.cli.options import (
     coefficients_of,
     counting_options,
+    file_name,
     json_option,
     labelled,
     print_json,
     print_table,
+    refuse_direction,
     rounding_of,
     rule_options,
 )
@@ -144,16 +146,16 @@ def list_(pattern: str, as_json: bool) -> None:
 @click.argument("net")
 @click.option("--phi", type=float, help="The dial, from -3 to 12.")
 @click.option("--budget", help="Limits, such as multiply-adds=1.5e9,params=8M,size=20MB,resolution=128..256.")
-@click.option("--depth", type=float, help="Multiply layers by this, in place of --phi.")
-@click.option("--width", type=float, help="Multiply channels by this.")
-@click.option("--resolution", type=float, help="Multiply pixels by this.")
+@click.option("--depth-factor", type=float, help="Multiply layers by this, in place of --phi.")
+@click.option("--width-factor", type=float, help="Multiply channels by this.")
+@click.option("--resolution-factor", type=float, help="Multiply pixels by this.")
 @click.option("--fill-width", is_flag=True, help="Spend what rounding leaves of the budget on width.")
 @click.option("--out", type=click.Path(dir_okay=False), help="Also write the scaled network to this .toml file.")
 @rule_options
 @counting_options
 @json_option
 def scale(net: str, classes: int, in_channels: int, as_json: bool, out: str | None, **options: Any) -> None:
-    """Scale NET by --phi, to a --budget, or by --depth, --width and --resolution."""
+    """Scale NET by --phi, to a --budget, or by factors of its depth, width and resolution."""
     from dataclasses import asdict, replace
     from pathlib import Path
 
@@ -191,11 +193,15 @@ def _scaled(
     from trifold.budget import fit, parse_budget
     from trifold.scaling import Multipliers, scale
 
-    direct = {name: options[name] for name in ("depth", "width", "resolution") if options[name] is not None}
+    factors = {name: options[f"{name}_factor"] for name in ("depth", "width", "resolution")}
+    direct = {name: factor for name, factor in factors.items() if factor is not None}
     ways = [options["phi"] is not None, options["budget"] is not None, bool(direct)]
     if sum(ways) != 1:
-        raise InvalidInput("scale needs one of --phi, --budget, or any of --depth, --width, --resolution")
+        raise InvalidInput("scale needs one of --phi, --budget, or any of --depth-, --width-, --resolution-factor")
+    if options["fill_width"] and options["budget"] is None:
+        raise InvalidInput("--fill-width needs --budget: without one there is nothing left to spend")
     if direct:
+        refuse_direction(options)
         multipliers = Multipliers(**direct)
         return scale(architecture, multipliers, rounding), multipliers, {}
     coefficients = coefficients_of(options)
@@ -255,7 +261,7 @@ def family(
     members = members_of(
         architecture, _phis(phis), coefficients, rounding, num_classes=classes, in_channels=in_channels
     )
-    path = Path(picture or f"{architecture.name}-family.png")
+    path = Path(picture or f"{file_name(architecture.name)}-family.png")
     from trifold.report.figures import FamilyRow, draw_family
 
     points = [

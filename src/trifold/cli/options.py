@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -60,6 +61,18 @@ def coefficients_of(options: dict[str, Any]) -> Coefficients:
         raise InvalidInput(f"--rule must be {' or '.join(RULES)}, got {rule!r}")
     given = {name: options[name] for name in ("alpha", "beta", "gamma") if options[name] is not None}
     return replace(RULES[rule], **given)
+
+
+def refuse_direction(options: dict[str, Any]) -> None:
+    """Raises InvalidInput if a direction is given where nothing would follow it."""
+    given = [f"--{name}" for name in ("alpha", "beta", "gamma") if options[name] is not None]
+    if given or options["rule"] != "compound":
+        raise InvalidInput(f"{(given or ['--rule'])[0]} needs --phi or --budget: factors are taken as they are")
+
+
+def file_name(name: str) -> str:
+    """A network's name as part of a file's: letters, digits, dot, dash and underscore; others become a dash."""
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "network"
 
 
 def rounding_of(options: dict[str, Any], family: Rounding) -> Rounding:

@@ -9,6 +9,7 @@ import click
 from trifold.cli.options import (
     Command,
     coefficients_of,
+    file_name,
     json_option,
     labelled,
     print_json,
@@ -75,7 +76,7 @@ def _run(
     plan = Plan(architecture=architecture, recipe=recipe, seed=options["seed"], split_seed=options["split_seed"])
     run = run_id(asked(plan, dataset.fingerprint))
     name = Path(dataset.name).resolve().name if "/" in dataset.name else dataset.name
-    folder = options["out"] or str(Path("runs") / f"{name}-{architecture.name}-{run[:8]}")
+    folder = options["out"] or str(Path("runs") / f"{file_name(name)}-{file_name(architecture.name)}-{run[:8]}")
     with progress_bar() as progress:
         record = train(
             dataset, plan, run_folder=folder, overwrite=options["overwrite"], scaling=scaling, progress=progress
