@@ -120,6 +120,8 @@ def test_skipped_images_are_named_and_counted(run: Run, folder: Path) -> None:
         (("fit", "images", *SMALL, "--seed", "-1"), "seed must be a whole number from 0"),
         (("fit", "images", *SMALL, "--out", "images"), "is not a run folder"),
         (("train", "images", "--net", "mini", "--resolution", "3"), "resolution must be a whole number from 4"),
+        (("train", "images", "--net", "b0", "--resolution", "32", "--set", "batch_size=1"), "from 2 to 65536, got 1"),
+        (("fit", "images", *SMALL, "--set", "padding=none"), "padding must be same or same_static or symmetric"),
         (("evaluate", "images"), "images/record.json: cannot be read: No such file"),
         (("predict", "nowhere", "images/dark/0.png"), "nowhere: has no weights.safetensors"),
     ],

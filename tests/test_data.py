@@ -399,3 +399,15 @@ def test_trashnet_is_read_from_its_split_folders(data_dir: Path, tmp_path: Path)
     assert dataset.classes == ("cardboard", "glass", "metal", "paper", "plastic", "trash")
     assert dataset.median_side == 128
     assert [len(part) for part in split(dataset)] == [12, 6, 18]
+
+
+def test_a_set_knows_what_the_user_typed_and_how_to_open_it_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_folder(tmp_path / "digits", {"cat": 1, "dog": 1})
+    monkeypatch.chdir(tmp_path)
+    found = open_data("./digits")
+    assert (found.name, found.source) == ("./digits", str((tmp_path / "digits").resolve()))
+    assert open_data(found.source).fingerprint == found.fingerprint
+    built_in = open_data("digits")
+    assert (built_in.name, built_in.source) == ("digits", "digits")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import platform
+import re
+import runpy
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,18 +25,20 @@ from trifold.data.digits import open_digits
 from trifold.data.folder import open_folder
 from trifold.data.images import load
 from trifold.data.preprocessing import plain
+from trifold.data.sources import open_data
 from trifold.data.split import split
 from trifold.errors import InvalidData, InvalidInput
 from trifold.network import Network, Numerics, build
 from trifold.train.evaluate import evaluation, nearest_neighbours, probabilities, wilson
 from trifold.train.fit import default_network, scale_to_budget, train_scaled
+from trifold.train.folder import FILES, OtherRun
 from trifold.train.log import read_epochs, read_log
-from trifold.train.loop import Task, epoch_batches, epoch_draws, run_epochs
+from trifold.train.loop import Task, epoch_batches, epoch_draws, num_steps, run_epochs
 from trifold.train.progress import progress_bar
 from trifold.train.randomness import stream_seed
 from trifold.train.recipe import Recipe, find_recipe, from_dict
 from trifold.train.record import Plan, Record, asked, read_record, run_id
-from trifold.train.run import FILES, default_threads, train
+from trifold.train.run import default_threads, train
 from trifold.train.schedule import warmup_cosine
 from trifold.train.use import evaluate, load_run, predict, trained_on
 
@@ -108,7 +114,8 @@ def test_a_recipe_survives_its_round_trip_through_json() -> None:
     ("field", "value", "allowed"),
     [
         ("epochs", 0, "a whole number from 1 to 100000"),
-        ("batch_size", -1, "a whole number from 1"),
+        ("batch_size", 1, "a whole number from 2 to 65536"),
+        ("padding", "none", "same or same_static or symmetric"),
         ("lr", 0.0, "a number from 1e-08 to 100"),
         ("lr", float("nan"), "a number from"),
         ("drop_rate", 1.0, "a number from 0 to 0.95"),
@@ -117,7 +124,7 @@ def test_a_recipe_survives_its_round_trip_through_json() -> None:
     ],
 )
 def test_a_recipe_out_of_range_is_refused(field: str, value: object, allowed: str) -> None:
-    with pytest.raises(InvalidInput, match=f"recipe: {field} must be {allowed}.*got {value}|got '{value}'"):
+    with pytest.raises(InvalidInput, match=f"^recipe: {field} must be {re.escape(allowed)}.*, got {value!r}$"):
         find_recipe("small", {field: value})
 
 
@@ -147,11 +154,25 @@ def test_streams_differ_by_seed_purpose_and_position() -> None:
     assert stream_seed(0, "order", 0) == stream_seed(0, "order", 0)
 
 
-@pytest.mark.parametrize(("images", "sizes"), [(100, {33, 34}), (5, {5}), (33, {33}), (50, {25})])
+@pytest.mark.parametrize(("images", "sizes"), [(100, {33, 34}), (5, {5}), (33, {33}), (50, {25}), (2, {2})])
 def test_an_epoch_deals_every_image_once_into_even_batches(images: int, sizes: set[int]) -> None:
     batches = epoch_batches(images, QUICK, seed=0, epoch=1)
     assert torch.cat(batches).sort().values.tolist() == list(range(images))
     assert {len(batch) for batch in batches} == sizes
+
+
+def test_no_step_has_a_single_image() -> None:
+    for images in range(2, 40):
+        sizes = [len(batch) for batch in epoch_batches(images, replace(QUICK, batch_size=2), seed=0, epoch=0)]
+        assert min(sizes) >= 2
+        assert sum(sizes) == images
+    assert num_steps(100, 3) == 33
+
+
+def test_a_single_training_image_is_refused_before_training(digits: Dataset) -> None:
+    task = task_of(digits, QUICK)
+    with pytest.raises(InvalidInput, match="train must hold at least 2 images, which batch norm needs, got 1"):
+        next(run_epochs(tiny_network(), replace(task, train=task.train[[0]])))
 
 
 def test_order_and_draws_change_with_the_epoch() -> None:
@@ -173,6 +194,15 @@ def test_training_leaves_the_global_generator_alone(digits: Dataset) -> None:
     before = torch.get_rng_state()
     losses_of(digits, replace(QUICK, epochs=1))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_training_seeds_no_device_that_the_network_is_not_on(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*call: object) -> None:
+        raise AssertionError("a device was seeded")
+
+    for name in ("manual_seed", "manual_seed_all"):  # torch.manual_seed calls the second
+        monkeypatch.setattr(torch.cuda, name, forbidden)
+    assert len(losses_of(digits, replace(QUICK, epochs=1))) == 1
 
 
 @pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 0.02), ("sgd", 0.2)])
@@ -250,7 +280,8 @@ def test_a_run_folder_holds_all_that_is_promised(finished: tuple[Path, Record], 
     assert record.result.images == {"train": 211, "minival": 29, "test": 60}
     assert record.result.cost["multiply_adds"] == cost(TINY, num_classes=10, in_channels=1).multiply_adds
     assert record.result.threads == 1
-    assert record.result.versions["torch"] == torch.__version__.split("+")[0] or record.result.versions["torch"]
+    assert record.result.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert record.result.versions["python"] == platform.python_version()
 
 
 def test_the_record_says_what_was_asked_and_its_id_follows_from_it(
@@ -297,7 +328,7 @@ def test_another_run_is_refused_and_overwrites_only_when_asked(digits: Dataset, 
     quick = replace(plan, recipe=replace(QUICK, epochs=1))
     first = train(digits, quick, run_folder=tmp_path)
     other = replace(quick, seed=1)
-    with pytest.raises(InvalidData, match=f"holds run {first.id}, but asked is run .* --overwrite"):
+    with pytest.raises(OtherRun, match=f"holds run {first.id}, but asked is run .* --overwrite"):
         train(digits, other, run_folder=tmp_path)
     assert read_record(tmp_path / "record.json") == first
     assert train(digits, other, run_folder=tmp_path, overwrite=True).id != first.id
@@ -326,6 +357,82 @@ def test_a_folder_of_other_things_is_left_alone(digits: Dataset, plan: Plan, tmp
         train(digits, plan, run_folder=tmp_path)
     with pytest.raises(InvalidData, match=r"thesis.txt: is a file; a run needs a folder"):
         train(digits, plan, run_folder=tmp_path / "thesis.txt")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"record.json": '{"title": "my songs"}', "thesis.txt": "years"},
+        {"record.json": '{"id": "x"', "log.jsonl": '{"type": "song"}'},
+        {"log.jsonl": "", "weights.safetensors": "mine"},
+        {"architecture.toml": "mine"},
+        {"thesis.txt": "years"},
+    ],
+)
+def test_what_is_not_proven_a_run_folder_is_never_overwritten(
+    digits: Dataset, plan: Plan, tmp_path: Path, files: dict[str, str]
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InvalidData, match="is not a run folder: it holds"):
+        train(digits, plan, run_folder=tmp_path, overwrite=True)
+    with pytest.raises(InvalidData):
+        train(digits, plan, run_folder=tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_what_is_refused_leaves_the_old_run_whole_and_no_new_folder(
+    finished: tuple[Path, Record], digits: Dataset, plan: Plan, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished[0], tmp_path / "old"))
+    before = contents(folder)
+    few = replace(digits, samples=tuple({s.label: s for s in digits.samples}.values()))
+    huge = replace(plan, architecture=replace(TINY, resolution=8192))
+    unreadable = replace(digits, samples=(replace(digits.samples[0], content=b"no picture"), *digits.samples[1:]))
+    for dataset, asked_for in ((few, plan), (digits, huge)):
+        for target in (folder, tmp_path / "new"):
+            with pytest.raises(InvalidData, match=r"its split into train|GiB in memory"):
+                train(dataset, asked_for, run_folder=target, overwrite=True)
+    with pytest.raises(InvalidData, match="not an image"):
+        train(unreadable, plan, run_folder=folder, overwrite=True)
+    assert contents(folder) == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_cut_short_within_its_log_can_be_begun_anew_or_overwritten(
+    digits: Dataset, plan: Plan, tmp_path: Path
+) -> None:
+    quick = replace(plan, recipe=replace(QUICK, epochs=1))
+    start = {"type": "start", "id": run_id(asked(quick, digits.fingerprint))}
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "log.jsonl").write_text(json.dumps(start) + '\n{"type": "ep')
+    train(digits, quick, run_folder=tmp_path)
+    (tmp_path / "record.json").write_text("{")
+    train(digits, replace(quick, seed=1), run_folder=tmp_path, overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {*FILES, "notes.txt"}
+
+
+def test_the_demo_replaces_another_run_and_nothing_else(digits: Dataset, tmp_path: Path) -> None:
+    demo = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "demo.py"))
+    calls = []
+
+    def fake(*given: object, overwrite: bool = False, **named: object) -> str:
+        calls.append(overwrite)
+        if not overwrite:
+            raise error
+        return "trained"
+
+    demo["trained"].__globals__["train_scaled"] = fake
+    error: InvalidData = OtherRun("holds another")
+    assert demo["trained"](digits, None, tmp_path, None) == "trained"
+    error = InvalidData("is not a run folder")
+    with pytest.raises(InvalidData, match="is not a run folder"):
+        demo["trained"](digits, None, tmp_path, None)
+    assert calls == [False, True, False]
 
 
 def test_threads_are_put_back_and_bad_numbers_refused(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
@@ -365,23 +472,108 @@ def test_predicting_a_file_agrees_with_the_evaluation_pipeline(
 def test_evaluating_the_same_data_repeats_the_test_split(finished: tuple[Path, Record], digits: Dataset) -> None:
     folder, record = finished
     assert evaluate(folder, digits) == record.result.test
-    assert trained_on(folder) == "digits"
+    assert trained_on(folder) == trained_on(folder / "weights.safetensors") == "digits"
 
 
-def test_other_data_are_evaluated_whole_and_by_class_name(finished: tuple[Path, Record], digits: Dataset) -> None:
+def test_other_data_are_evaluated_by_class_name_without_the_trained_images(
+    finished: tuple[Path, Record], digits: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
     folder, _ = finished
     trained = load_run(folder)
-    some = tuple(replace(s, label=1 - s.label) for s in digits.samples if s.label in (0, 1))
-    reordered = replace(digits, classes=("1", "0"), samples=some)
+    parts = split(digits)
+    used = {digits.samples[i].digest for i in (*parts.train, *parts.minival)}
+    known = tuple(s for s in digits.samples if s.label in (0, 1))
+    kept = tuple(s for s in known if s.digest not in used)
+    reordered = replace(digits, classes=("1", "0"), samples=tuple(replace(s, label=1 - s.label) for s in known))
     found = evaluate(folder, reordered)
-    (images,) = load(
-        replace(digits, samples=tuple(s for s in digits.samples if s.label in (0, 1))), trained.preprocessing
-    )
+    (images,) = load(replace(digits, samples=kept), trained.preprocessing)
     predicted = probabilities(trained.network, images.pixels, trained.preprocessing).argmax(1)
     assert found == evaluation(digits.classes, predicted, images.labels)
-    assert found.total == len(some)
+    assert found.total == len(kept) == 12  # 60 test images are spread evenly over ten classes
+    assert f"left out {len(known) - len(kept)} of {len(known)} images, which trained this network" in caplog.text
+    trained_samples = tuple(digits.samples[i] for i in parts.train)
+    with pytest.raises(InvalidData, match="all 211 images trained this network or chose its weights"):
+        evaluate(folder, replace(digits, samples=trained_samples))
     with pytest.raises(InvalidData, match="class 'zebra' is not known to this network; its classes are 0, 1"):
         evaluate(folder, replace(reordered, classes=("1", "zebra")))
+
+
+def coloured_folder(root: Path, images: int = 10) -> Path:
+    """Two classes of noise, told apart by brightness."""
+    rng = np.random.default_rng(0)
+    for name in ("dark", "light"):
+        (root / name).mkdir(parents=True)
+        for i in range(images):
+            pixels = rng.integers(0, 100, (9, 9, 3)) + (150 if name == "light" else 0)
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i}.png")
+    return root
+
+
+def test_a_file_added_to_the_folder_brings_no_trained_image_into_the_evaluation(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = coloured_folder(tmp_path / "data")
+    dataset = open_folder(data)
+    parts = split(dataset)
+    record = train(dataset, Plan(architecture=TINY, recipe=replace(QUICK, batch_size=4)), run_folder=tmp_path / "run")
+    assert record.used == tuple(sorted(dataset.samples[i].digest for i in (*parts.train, *parts.minival)))
+    for copied, name in ((parts.train[0], "copy of a trained one"), (parts.test[0], "copy of a held-out one")):
+        content = dataset.samples[copied].content
+        assert isinstance(content, Path)
+        shutil.copy(content, content.with_name(f"{name}.png"))
+    assert evaluate(tmp_path / "run", open_folder(data)).total == len(parts.test) + 1
+    assert f"left out {len(record.used) + 1} of 22 images" in caplog.text
+    caplog.clear()
+    alone = shutil.copy(tmp_path / "run" / "weights.safetensors", tmp_path / "alone.safetensors")
+    assert evaluate(alone, open_folder(data)).total == 22
+    assert "no record beside the weights says which images trained them" in caplog.text
+
+
+def test_the_data_of_a_run_are_found_again_from_any_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    coloured_folder(Path("digits"))
+    dataset = open_data("./digits")
+    assert dataset.name == "./digits"
+    plan = Plan(architecture=TINY, recipe=replace(QUICK, batch_size=4, epochs=1))
+    record = train(dataset, plan, run_folder="run")
+    assert record.result.data == "./digits"
+    assert str(tmp_path) not in json.dumps(record.to_dict())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = open_data(trained_on("../run"))
+    assert again.fingerprint == dataset.fingerprint
+    assert evaluate("../run", again) == record.result.test
+    (tmp_path / "digits").rename(tmp_path / "gone")
+    with pytest.raises(
+        InvalidData, match=r"\.\./run: was trained on the folder .*digits, which is gone; name the data"
+    ):
+        trained_on("../run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"classes": "zero, one"}, "its metadata's classes is not JSON: 'zero, one'"),
+        ({"classes": '["0", "1"]'}, "must name 10 different classes, one an output of its network, got 2"),
+        ({"classes": "7"}, "classes must be a list of names"),
+        ({"preprocessing": json.dumps(plain(8, "RGB").to_dict())}, "mode RGB has 3 channels, but its network takes 1"),
+        ({"preprocessing": "[]"}, "metadata's preprocessing must be a JSON object"),
+        (
+            {"preprocessing": json.dumps({**plain(8, "L").to_dict(), "mean": [float("inf")]})},
+            "mean must hold finite numbers",
+        ),
+        ({"data": "[]"}, "data must hold a fingerprint and a split_seed"),
+    ],
+)
+def test_a_weights_file_whose_metadata_do_not_fit_is_refused_by_name(
+    finished: tuple[Path, Record], tmp_path: Path, changes: dict[str, str], says: str
+) -> None:
+    network, metadata = weights.load(finished[0] / "weights.safetensors")
+    weights.save(tmp_path / "odd.safetensors", network, {**metadata, **changes})
+    with pytest.raises(InvalidData, match=f"odd.safetensors: was not written by a run: .*{re.escape(says)}"):
+        load_run(tmp_path / "odd.safetensors")
 
 
 def test_bad_files_and_runs_are_refused_by_name(finished: tuple[Path, Record], tmp_path: Path) -> None:
@@ -401,12 +593,7 @@ def test_bad_files_and_runs_are_refused_by_name(finished: tuple[Path, Record], t
 
 
 def test_skipped_images_are_counted_in_the_record_and_named_in_the_log(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for name in ("dark", "light"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for i in range(8):
-            pixels = rng.integers(0, 100, (9, 9, 3)) + (150 if name == "light" else 0)
-            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / name / f"{i}.png")
+    coloured_folder(tmp_path / "data", images=8)
     bad = tmp_path / "data" / "dark" / "bad.jpg"
     bad.write_text("no picture")
     dataset = open_folder(tmp_path / "data", skip_bad=True)

@@ -54,7 +54,8 @@ class Sample:
 class Dataset:
     """Samples of at least two classes, each class with at least one sample in every split that the source gives.
 
-    name: what the user called it. note: what a reader of results must know about these images, or "".
+    name: what the user called it. source: what `sources.open_data` opens from any working directory, a built-in name or
+    an absolute path; "" for a set made in memory. note: what a reader of results must know about these images, or "".
     mirror: whether an image turned left to right still shows its class, as far as is known.
     skipped: bad files left out because the user asked for it. ignored: other files that are no images by suffix.
     """
@@ -62,6 +63,7 @@ class Dataset:
     name: str
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
+    source: str = ""
     note: str = ""
     mirror: bool = True
     skipped: tuple[BadFile, ...] = ()

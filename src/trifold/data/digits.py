@@ -34,7 +34,7 @@ def open_digits() -> Dataset:
         for number, (image, label) in enumerate(zip(images, digits.target, strict=True))
     )
     classes = tuple(str(digit) for digit in range(10))
-    return Dataset(name="digits", classes=classes, samples=samples, note=NOTE, mirror=False)
+    return Dataset(name="digits", source="digits", classes=classes, samples=samples, note=NOTE, mirror=False)
 
 
 def _png(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:

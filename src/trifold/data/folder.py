@@ -43,7 +43,7 @@ def open_folder(root: str | Path, *, skip_bad: bool = False) -> Dataset:
     Raises InvalidData if the folder is absent or empty, has fewer than two classes or a class without images, or
     holds bad images; all of them are looked at first, and the first ten named.
     """
-    root = Path(root)
+    name, root = str(root), Path(root)  # Path("./digits") would forget that it is no built-in set
     splits = _split_folders(root)
     classes = tuple(sorted({folder.name for parent, _ in splits for folder in _subfolders(parent)}))
     candidates, ignored = _candidates(splits, classes)
@@ -64,7 +64,8 @@ def open_folder(root: str | Path, *, skip_bad: bool = False) -> Dataset:
     if ignored:
         logger.warning("%s: %d files are not images by their suffix and were passed over", printable(root), ignored)
     _check_classes(root, splits, classes, {(s.split, s.label) for s in samples}, "usable images")
-    return Dataset(name=str(root), classes=classes, samples=samples, skipped=bad, ignored=ignored)
+    source = str(root.resolve())
+    return Dataset(name=name, source=source, classes=classes, samples=samples, skipped=bad, ignored=ignored)
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -50,6 +50,18 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> UInt8[Tensor,
     return v2.functional.resize(square, size, interpolation=interpolation, antialias=True)
 
 
+def check_memory(dataset: Dataset, *preprocessings: Preprocessing) -> None:
+    """Raises InvalidData if the images, prepared in each of these ways, would not fit in memory (8 GiB)."""
+    total = len(dataset.samples)
+    needed = sum(total * p.channels * p.resolution**2 for p in preprocessings)
+    if needed > MAX_BYTES:
+        size = max(p.resolution for p in preprocessings)
+        raise InvalidData(
+            f"{printable(dataset.name)}: {total} images at {size} pixels take {needed / 2**30:.1f} GiB in memory; "
+            f"at most {MAX_BYTES / 2**30:.0f} are allowed: use a smaller resolution or fewer images"
+        )
+
+
 def load(
     dataset: Dataset, *preprocessings: Preprocessing, progress: Callable[[int, int, str], None] | None = None
 ) -> tuple[Images, ...]:
@@ -60,13 +72,7 @@ def load(
     Raises InvalidData if the images would not fit in memory (8 GiB) or one can no longer be read.
     """
     total = len(dataset.samples)
-    needed = sum(total * p.channels * p.resolution**2 for p in preprocessings)
-    if needed > MAX_BYTES:
-        size = max(p.resolution for p in preprocessings)
-        raise InvalidData(
-            f"{printable(dataset.name)}: {total} images at {size} pixels take {needed / 2**30:.1f} GiB in memory; "
-            f"at most {MAX_BYTES / 2**30:.0f} are allowed: use a smaller resolution or fewer images"
-        )
+    check_memory(dataset, *preprocessings)
     held = [
         torch.empty(total, p.channels, p.resolution, p.resolution, dtype=torch.uint8).contiguous(
             memory_format=torch.channels_last

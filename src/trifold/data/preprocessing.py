@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,6 +36,8 @@ class Preprocessing:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.channels:
                 raise InvalidData(f"preprocessing: {name} must hold {self.channels} numbers, got {values!r}")
+            if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
+                raise InvalidData(f"preprocessing: {name} must hold finite numbers, got {values!r}")
         if min(self.std) <= 0:
             raise InvalidData(f"preprocessing: std must be above 0, got {self.std!r}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -62,8 +63,8 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def num_steps(num_images: int, batch_size: int) -> int:
-    """Steps of an epoch: batches of nearly equal size, as near to batch_size as may be."""
-    return max(1, round(num_images / batch_size))
+    """Steps of an epoch: batches of nearly equal size, as near to batch_size as may be, none of a single image."""
+    return max(1, min(round(num_images / batch_size), num_images // 2))
 
 
 def epoch_batches(num_images: int, recipe: Recipe, seed: int, epoch: int) -> tuple[Tensor, ...]:
@@ -82,16 +83,20 @@ def run_epochs(
 ) -> Iterator[Epoch]:
     """Trains the network in place, an epoch each time the next entry is asked for.
 
-    torch's global generator (dropout, drop path) is set for each step and put back afterwards.
+    torch's global generators (dropout, drop path), of the CPU and the network's devices, are set for each step and put
+    back afterwards.
     progress: called with (done, total, "training") after each step.
 
-    Raises InvalidInput if the loss stops being a finite number.
+    Raises InvalidInput if there are fewer than two training images, or the loss stops being a finite number.
     """
+    if len(task.train) < 2:
+        raise InvalidInput(f"train must hold at least 2 images, which batch norm needs, got {len(task.train)}")
     recipe = task.recipe
     optimizer = make_optimizer(network, recipe)
     steps = num_steps(len(task.train), recipe.batch_size)
     total = steps * recipe.epochs
     warmup = min(1.0, recipe.warmup_epochs / recipe.epochs)
+    devices = sorted({tensor.get_device() for tensor in network.parameters() if tensor.is_cuda})
     for epoch in range(recipe.epochs):
         started = time.perf_counter()
         draws = epoch_draws(len(task.train), task.seed, epoch)
@@ -103,8 +108,7 @@ def run_epochs(
             lr = recipe.lr * warmup_cosine((done + 0.5) / total, warmup)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(stream_seed(task.seed, "step", epoch, step))
+            with _seeded(stream_seed(task.seed, "step", epoch, step), devices):
                 loss = _step(network, optimizer, task, indices, draws[indices])
             if not math.isfinite(loss):
                 raise InvalidInput(
@@ -122,6 +126,19 @@ def run_epochs(
             minival_accuracy=float((chances.argmax(1) == task.minival.labels).double().mean()),
             seconds=time.perf_counter() - started,
         )
+
+
+@contextmanager
+def _seeded(seed: int, devices: list[int]) -> Iterator[None]:
+    """The generators of the CPU and of these CUDA devices start at the seed, and are put back afterwards.
+
+    torch.manual_seed would also set every other device, which fork_rng does not put back.
+    """
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        for device in devices:
+            torch.cuda.default_generators[device].manual_seed(seed)
+        yield
 
 
 def _step(network: nn.Module, optimizer: torch.optim.Optimizer, task: Task, indices: Tensor, draws: Tensor) -> float:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from trifold.errors import InvalidInput
+from trifold.layers import PADDINGS
 
 OPTIMIZERS = ("adamw", "sgd")
 _RANGES: dict[str, tuple[float, float]] = {
@@ -29,7 +30,8 @@ _RANGES: dict[str, tuple[float, float]] = {
 class Recipe:
     """How to train.
 
-    batch_size: images a step; an epoch's images are dealt evenly, so no step is much smaller than the others.
+    batch_size: images a step, at least 2 for batch norm; an epoch's images are dealt evenly, so no step is much
+    smaller than the others.
     lr: the highest learning rate; it rises linearly over warmup_epochs, then falls along half a cosine to 0.
     momentum: of SGD (Nesterov's), or AdamW's first beta. weight_decay: on kernels and matrices only.
     shift, rotation, zoom, horizontal_flip: see `data.augment.augment`; images that may not be mirrored never are.
@@ -58,12 +60,13 @@ class Recipe:
     padding: str = "symmetric"
 
     def __post_init__(self) -> None:
-        for name, high in (("epochs", 100_000), ("batch_size", 65_536)):
+        for name, low, high in (("epochs", 1, 100_000), ("batch_size", 2, 65_536)):
             value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= high:
-                raise InvalidInput(f"recipe: {name} must be a whole number from 1 to {high}, got {value!r}")
-        if self.optimizer not in OPTIMIZERS:
-            raise InvalidInput(f"recipe: optimizer must be {' or '.join(OPTIMIZERS)}, got {self.optimizer!r}")
+            if type(value) is not int or not low <= value <= high:
+                raise InvalidInput(f"recipe: {name} must be a whole number from {low} to {high}, got {value!r}")
+        for name, allowed in (("optimizer", OPTIMIZERS), ("padding", PADDINGS)):
+            if getattr(self, name) not in allowed:
+                raise InvalidInput(f"recipe: {name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:

@@ -81,11 +81,17 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One finished run."""
+    """One finished run.
+
+    source: of its data, what `data.sources.open_data` opens from anywhere: a built-in name or an absolute path; "" if
+    not known. used: sorted digests of the train and minival samples; empty if not known (older records).
+    """
 
     id: str
     asked: dict[str, Any]
     result: Result
+    source: str = ""
+    used: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -93,7 +99,7 @@ class Record:
         return self.result.test.accuracy
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, with the figures that follow from the counts spelled out."""
+        """Plain values to show, with the figures that follow from the counts spelled out; without source and used."""
         result = asdict(self.result)
         for name, counts in (("test", self.result.test), ("nearest", self.result.nearest)):
             result[name] |= {
@@ -118,17 +124,22 @@ def read_record(path: str | Path) -> Record:
         result = {name: data["result"][name] for name in Result.__dataclass_fields__}
         result |= {"test": _evaluation(result["test"]), "nearest": _evaluation(result["nearest"])}
         return Record(
-            id=data["id"], asked=data["asked"], result=Result(**{**result, "skipped": tuple(result["skipped"])})
+            id=data["id"],
+            asked=dict(data["asked"]),
+            result=Result(**{**result, "skipped": tuple(result["skipped"])}),
+            source=str(data.get("source", "")),
+            used=tuple(data.get("used", ())),
         )
     except OSError as error:
         raise InvalidData(f"{printable(path)}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidData(f"{printable(path)}: not a run's record: {printable(error)}") from None
 
 
 def write_record(path: Path, record: Record) -> None:
     """Writes the record as JSON; the file appears whole or not at all."""
-    write_atomic(path, json.dumps(record.to_dict(), indent=2) + "\n")
+    data = {**record.to_dict(), "source": record.source, "used": record.used}
+    write_atomic(path, json.dumps(data, indent=2) + "\n")
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,26 +19,30 @@ from trifold import weights
 from trifold.architecture import to_toml
 from trifold.cost import cost
 from trifold.data.dataset import Dataset
-from trifold.data.decode import MIN_SIDE, printable
-from trifold.data.images import Images, load, measured
+from trifold.data.decode import MIN_SIDE
+from trifold.data.images import Images, check_memory, load, measured
 from trifold.data.preprocessing import plain
 from trifold.data.split import Split, split
-from trifold.errors import InvalidData, InvalidInput
+from trifold.errors import InvalidInput
 from trifold.layers import Numerics
 from trifold.network import Network, build
 from trifold.report.figures import Confusion, Curves, draw_confusion, draw_curves
 from trifold.train.evaluate import Evaluation, evaluation, nearest_neighbours, probabilities
-from trifold.train.log import LogWriter, read_log
+from trifold.train.folder import (
+    ARCHITECTURE,
+    CONFUSION,
+    CURVES,
+    LOG,
+    RECORD,
+    WEIGHTS,
+    clear,
+    finished_run,
+    make_folder,
+)
+from trifold.train.log import LogWriter
 from trifold.train.loop import Epoch, Task, run_epochs
 from trifold.train.randomness import stream_seed
-from trifold.train.record import Plan, Record, Result, asked, read_record, run_id, write_atomic, write_record
-
-logger = logging.getLogger(__name__)
-
-ARCHITECTURE, WEIGHTS, LOG, RECORD = "architecture.toml", "weights.safetensors", "log.jsonl", "record.json"
-CURVES, CONFUSION = "curves.png", "confusion.png"
-FILES = (RECORD, WEIGHTS, LOG, ARCHITECTURE, CURVES, CONFUSION)
-"""What a run folder holds; the record is written last and so says that the run is finished."""
+from trifold.train.record import Plan, Record, Result, asked, run_id, write_atomic, write_record
 
 YARDSTICK_SIDE = 32
 """Pixels at which nearest neighbours compare images, where they are not smaller themselves."""
@@ -67,18 +70,25 @@ def train(
     scaling: how the architecture came about, kept in the record (plain values).
     threads: of torch while training; None takes `default_threads`. Bits of the result depend on it; it is recorded.
     progress: called after each image decoded and each step.
+    overwrite: replace the run that the folder holds, once the data are decoded and the network is built.
 
-    Raises InvalidInput if threads is under 1; InvalidData if the split needs more images, or the folder holds another
-    run or anything else.
+    Raises InvalidInput if threads is under 1; InvalidData if the split needs more images, or the folder holds anything
+    but a run; OtherRun if it holds another run and overwrite is not asked for.
     """
     folder = Path(run_folder)
     wanted = asked(plan, dataset.fingerprint)
-    finished = _prepare(folder, run_id(wanted), overwrite=overwrite)
+    finished = finished_run(folder, run_id(wanted), overwrite=overwrite)
     if finished is not None:
         return finished
     with _torch_threads(default_threads(plan, dataset) if threads is None else threads):
         result = _run(folder, dataset, plan, wanted, progress)
-    record = Record(id=run_id(wanted), asked=wanted, result=replace(result, scaling=dict(scaling or {})))
+    record = Record(
+        id=run_id(wanted),
+        asked=wanted,
+        result=replace(result, scaling=dict(scaling or {})),
+        source=dataset.source,
+        used=_used(dataset, plan),
+    )
     write_record(folder / RECORD, record)
     return record
 
@@ -107,17 +117,17 @@ def _torch_threads(threads: int) -> Iterator[None]:
 
 def _run(folder: Path, dataset: Dataset, plan: Plan, wanted: dict[str, Any], progress: Progress | None) -> Result:
     """Everything but the record: loads, trains, tests once, writes weights, log and pictures."""
-    parts = split(dataset, seed=plan.split_seed)
-    images, small = load(
-        dataset,
-        plain(plan.architecture.resolution, dataset.mode),
-        plain(min(YARDSTICK_SIDE, max(MIN_SIDE, dataset.median_side)), dataset.mode),
-        progress=progress,
-    )
-    write_atomic(folder / ARCHITECTURE, to_toml(plan.architecture))
-    task, network = _set_up(dataset, plan, images, parts)
+    parts, network = split(dataset, seed=plan.split_seed), _network(dataset, plan)
+    sizes = plan.architecture.resolution, min(YARDSTICK_SIDE, max(MIN_SIDE, dataset.median_side))
+    preprocessings = tuple(plain(size, dataset.mode) for size in sizes)
+    check_memory(dataset, *preprocessings)
+    make_folder(folder)
+    images, small = load(dataset, *preprocessings, progress=progress)
+    task = _task(dataset, plan, images, parts)
+    clear(folder)  # an older run is whole until here, where nothing of the new one can be refused any more
     with LogWriter(folder / LOG) as log:
         log.write("start", {"id": run_id(wanted), "asked": wanted, "threads": torch.get_num_threads()})
+        write_atomic(folder / ARCHITECTURE, to_toml(plan.architecture))
         for bad in dataset.skipped:
             log.write("skipped", bad._asdict())
         started = time.perf_counter()
@@ -147,53 +157,16 @@ def _run(folder: Path, dataset: Dataset, plan: Plan, wanted: dict[str, Any], pro
     return result
 
 
-def _prepare(folder: Path, wanted: str, *, overwrite: bool) -> Record | None:
-    """Makes the folder ready for a run of this id, or gives back the finished run that it holds."""
-    if folder.exists() and not folder.is_dir():
-        raise InvalidData(f"{printable(folder)}: is a file; a run needs a folder")
-    if overwrite:
-        for name in FILES:
-            (folder / name).unlink(missing_ok=True)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = {path.name for path in folder.iterdir()}
-    except OSError as error:
-        raise InvalidData(f"{printable(folder)}: cannot be made a run folder: {error.strerror}") from None
-    if RECORD in held:
-        record = read_record(folder / RECORD)
-        _check_id(folder, record.id, wanted)
-        logger.info("%s holds this run already", printable(folder))
-        return record
-    if LOG in held:
-        entries = read_log(folder / LOG)[:1]
-        _check_id(folder, str(entries[0].get("id", "")) if entries else wanted, wanted)
-    elif strangers := sorted(held - set(FILES)):
-        raise InvalidData(
-            f"{printable(folder)}: is not a run folder: it holds {printable(strangers[0])!r}; give a new one"
-        )
-    return None
+def _used(dataset: Dataset, plan: Plan) -> tuple[str, ...]:
+    """The digests of the samples that train or choose, sorted."""
+    parts = split(dataset, seed=plan.split_seed)
+    return tuple(sorted({dataset.samples[i].digest for i in (*parts.train, *parts.minival)}))
 
 
-def _check_id(folder: Path, held: str, wanted: str) -> None:
-    if held != wanted:
-        raise InvalidData(
-            f"{printable(folder)}: holds run {printable(held)}, but asked is run {wanted} (network, recipe, data or "
-            "seed differ); give another folder, or replace it with --overwrite"
-        )
-
-
-def _set_up(dataset: Dataset, plan: Plan, images: Images, parts: Split) -> tuple[Task, Network]:
-    """The task, its mean and std measured on train alone, and the network before its first step."""
-    recipe, training = plan.recipe, images[parts.train]
-    task = Task(
-        train=training,
-        minival=images[parts.minival],
-        preprocessing=measured(plain(plan.architecture.resolution, dataset.mode), training),
-        recipe=recipe,
-        seed=plan.seed,
-        flip=dataset.mirror,
-    )
-    network = build(
+def _network(dataset: Dataset, plan: Plan) -> Network:
+    """The network before its first step."""
+    recipe = plan.recipe
+    network: Network = build(
         plan.architecture,
         num_classes=len(dataset.classes),
         in_channels=dataset.in_channels,
@@ -202,7 +175,21 @@ def _set_up(dataset: Dataset, plan: Plan, images: Images, parts: Split) -> tuple
         drop_path_rate=recipe.drop_path_rate,
         seed=stream_seed(plan.seed, "weights"),
     )
-    return task, network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own idiom
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own idiom
+    return network
+
+
+def _task(dataset: Dataset, plan: Plan, images: Images, parts: Split) -> Task:
+    """What is trained on, its mean and std measured on train alone."""
+    training = images[parts.train]
+    return Task(
+        train=training,
+        minival=images[parts.minival],
+        preprocessing=measured(plain(plan.architecture.resolution, dataset.mode), training),
+        recipe=plan.recipe,
+        seed=plan.seed,
+        flip=dataset.mirror,
+    )
 
 
 def _train_epochs(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,19 @@ from typing import Any
 import torch
 
 from trifold import weights
-from trifold.data.dataset import Dataset
+from trifold.data.dataset import Dataset, Sample
 from trifold.data.decode import decode, printable, read_bytes
 from trifold.data.images import load, to_pixels
 from trifold.data.preprocessing import Preprocessing, from_dict
+from trifold.data.sources import BUILT_IN
 from trifold.data.split import split
 from trifold.errors import InvalidData, InvalidInput
 from trifold.network import Network
 from trifold.train.evaluate import BATCH, Evaluation, evaluation, probabilities
+from trifold.train.folder import RECORD, WEIGHTS
 from trifold.train.record import read_record
-from trifold.train.run import RECORD, WEIGHTS
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,26 +56,70 @@ def load_run(run: str | Path) -> Trained:
     if not file.is_file():
         raise InvalidData(f"{printable(path)}: has no {WEIGHTS}; a finished run is needed")
     network, metadata = weights.load(file)
+    try:
+        trained = _trained(network, metadata)
+    except InvalidData as error:
+        raise InvalidData(f"{printable(file)}: was not written by a run: {error}") from None
+    return replace(trained, network=network.to(memory_format=torch.channels_last))  # type: ignore[call-overload]  # torch's own idiom
+
+
+def _trained(network: Network, metadata: Mapping[str, str]) -> Trained:
+    """What a weights file's metadata say of its network. Raises InvalidData where they are absent or do not fit it."""
     fields: dict[str, Any] = {}
     for name in ("classes", "preprocessing", "data"):
         if name not in metadata:
-            raise InvalidData(f"{printable(file)}: was not written by a run: its metadata has no {name!r}")
-        fields[name] = json.loads(metadata[name])
+            raise InvalidData(f"its metadata has no {name!r}")
+        try:
+            fields[name] = json.loads(metadata[name])
+        except (ValueError, RecursionError):
+            raise InvalidData(f"its metadata's {name} is not JSON: {printable(metadata[name])!r:.60}") from None
+    classes, data = fields["classes"], fields["data"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise InvalidData("its metadata's classes must be a list of names")
+    if len(set(classes)) != len(classes) or len(classes) != network.num_classes:
+        raise InvalidData(
+            f"its metadata must name {network.num_classes} different classes, one an output of its network, "
+            f"got {len(classes)} ({len(set(classes))} different)"
+        )
+    if not isinstance(fields["preprocessing"], dict):
+        raise InvalidData("its metadata's preprocessing must be a JSON object")
+    preprocessing = from_dict(fields["preprocessing"])
+    if preprocessing.channels != network.in_channels:
+        raise InvalidData(
+            f"preprocessing: mode {preprocessing.mode} has {preprocessing.channels} channels, "
+            f"but its network takes {network.in_channels}"
+        )
+    fits = isinstance(data, dict) and type(data.get("split_seed")) is int and data["split_seed"] >= 0
+    if not fits or not isinstance(data.get("fingerprint"), str):
+        raise InvalidData("its metadata's data must hold a fingerprint and a split_seed")
     return Trained(
-        network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # torch's own idiom
-        classes=tuple(fields["classes"]),
-        preprocessing=from_dict(fields["preprocessing"]),
-        fingerprint=fields["data"]["fingerprint"],
-        split_seed=fields["data"]["split_seed"],
+        network=network,
+        classes=tuple(classes),
+        preprocessing=preprocessing,
+        fingerprint=data["fingerprint"],
+        split_seed=data["split_seed"],
     )
 
 
 def trained_on(run: str | Path) -> str:
-    """The data a run folder was trained on, as the user named it: a folder or a built-in set.
+    """The data of a run folder, as `open_data` opens them from any working directory: a built-in name or a folder.
 
-    Raises InvalidData if the folder has no record of a finished run.
+    Raises InvalidData if the folder has no record of a finished run, or the data's folder is gone.
     """
-    return read_record(Path(run) / RECORD).result.data
+    file = _record_file(run)
+    source = read_record(file).source
+    if not source:
+        raise InvalidData(f"{printable(file)}: does not say where its data lie; name the data")
+    if source not in BUILT_IN and not Path(source).is_dir():
+        raise InvalidData(
+            f"{printable(run)}: was trained on the folder {printable(source)}, which is gone; name the data"
+        )
+    return source
+
+
+def _record_file(run: str | Path) -> Path:
+    """Where the record of a run folder, or beside a weights file, would lie."""
+    return Path(run).with_name(RECORD) if Path(run).is_file() else Path(run) / RECORD
 
 
 def predict(run: str | Path, paths: Sequence[str | Path], *, top: int = 5) -> tuple[Prediction, ...]:
@@ -98,8 +146,10 @@ def evaluate(run: str | Path, dataset: Dataset) -> Evaluation:
     """The run's network on held-out images; classes are matched by name.
 
     Of the data it was trained on, its own test split; of other data, the split called test if there is one, else all.
+    Of other data, files (by content) that trained the network or chose its weights are left out with a warning; they
+    are known from the record, so a weights file with no record beside it is used with a warning that they are not.
 
-    Raises InvalidData if the data have a class that the network does not know.
+    Raises InvalidData if the data have a class that the network does not know, or nothing but such files.
     """
     trained = load_run(run)
     unknown = [name for name in dataset.classes if name not in trained.classes]
@@ -108,19 +158,48 @@ def evaluate(run: str | Path, dataset: Dataset) -> Evaluation:
             f"{printable(dataset.name)}: class {printable(unknown[0])!r} is not known to this network; "
             f"its classes are {printable(', '.join(trained.classes[:20]))}"
         )
-    held_out = _held_out(dataset, trained)
-    (images,) = load(held_out, trained.preprocessing)
+    places = [trained.classes.index(name) for name in dataset.classes]
+    own = tuple(replace(s, label=places[s.label]) for s in _held_out(run, dataset, trained))
+    (images,) = load(replace(dataset, classes=trained.classes, samples=own), trained.preprocessing)
     predicted = probabilities(trained.network, images.pixels, trained.preprocessing).argmax(1)
     return evaluation(trained.classes, predicted, images.labels)
 
 
-def _held_out(dataset: Dataset, trained: Trained) -> Dataset:
-    """The samples that are reported on, their labels turned into the network's."""
-    samples = dataset.samples
+def _held_out(run: str | Path, dataset: Dataset, trained: Trained) -> tuple[Sample, ...]:
+    """The samples that are reported on."""
     if dataset.fingerprint == trained.fingerprint:
-        samples = tuple(samples[i] for i in split(dataset, seed=trained.split_seed).test)
-    elif any(sample.split == "test" for sample in samples):
-        samples = tuple(sample for sample in samples if sample.split == "test")
-    places = [trained.classes.index(name) for name in dataset.classes]
-    own = tuple(replace(sample, label=places[sample.label]) for sample in samples)
-    return replace(dataset, classes=trained.classes, samples=own)
+        return tuple(dataset.samples[i] for i in split(dataset, seed=trained.split_seed).test)
+    samples = tuple(sample for sample in dataset.samples if sample.split == "test") or dataset.samples
+    used = _used(run, trained)
+    unseen = tuple(sample for sample in samples if sample.digest not in used)
+    if not unseen:
+        raise InvalidData(
+            f"{printable(dataset.name)}: all {len(samples)} images trained this network or chose its weights; "
+            "held-out images are needed"
+        )
+    if len(unseen) < len(samples):
+        logger.warning(
+            "%s: left out %d of %d images, which trained this network or chose its weights",
+            printable(dataset.name),
+            len(samples) - len(unseen),
+            len(samples),
+        )
+    return unseen
+
+
+def _used(run: str | Path, trained: Trained) -> frozenset[str]:
+    """The digests of what trained the network or chose its weights; empty, with a warning, where no record says."""
+    file = _record_file(run)
+    if file.is_file():
+        record = read_record(file)
+        of_this = (record.asked.get("data"), record.asked.get("split_seed")) == (
+            trained.fingerprint,
+            trained.split_seed,
+        )
+        if record.used and of_this:
+            return frozenset(record.used)
+    logger.warning(
+        "%s: no record beside the weights says which images trained them; any among these data are counted as held out",
+        printable(run),
+    )
+    return frozenset()
