@@ -155,6 +155,7 @@ def test_the_tiny_rule_rounds_layers_to_nearest_so_that_depth_shrinks(run: Run) 
         (("scale", "b0", "--budget", "params=1"), "parameters at most 1 (the smallest network has"),
         (("scale", "b0", "--budget", "flops=1"), "say multiply-adds"),
         (("family", "b0", "--phi", "a..b"), "--phi must be a range such as 0..7"),
+        (("family", "b0", "--picture", "curves.gif"), "--picture must end in .png or .svg or .pdf, got 'curves.gif'"),
         (("family", "b0", "--phi", "7..0"), "--phi holds no value"),
         (("fly",), "No such command 'fly'"),
     ],

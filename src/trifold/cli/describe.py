@@ -240,6 +240,9 @@ def _budget_lines(answer: dict[str, Any]) -> list[str]:
     return lines
 
 
+PICTURES = (".png", ".svg", ".pdf")
+
+
 @click.command()
 @click.argument("net")
 @click.option("--phi", "phis", default="0..7", show_default=True, help="Range a..b in steps of 1, or a list 0,0.5,1.")
@@ -262,6 +265,8 @@ def family(
         architecture, _phis(phis), coefficients, rounding, num_classes=classes, in_channels=in_channels
     )
     path = Path(picture or f"{file_name(architecture.name)}-family.png")
+    if path.suffix not in PICTURES:
+        raise InvalidInput(f"--picture must end in {' or '.join(PICTURES)}, got {str(path)!r}")
     from trifold.report.figures import FamilyRow, draw_family
 
     points = [

@@ -85,7 +85,7 @@ def _tidy(axes: Axes) -> None:
 def _save(figure: Figure, path: str | Path) -> None:
     """Writes the picture under a temporary name, then renames it."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp.png")
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
         figure.savefig(temporary, facecolor="white")
         temporary.replace(path)
