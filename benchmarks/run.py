@@ -157,9 +157,8 @@ def compare(architecture: Architecture) -> None:
 
 def budgets() -> None:
     """How long a budget takes to solve, over networks, rules and random limits."""
-    print(
-        "\n## A budget solved; bar 50 ms\n\nEach rule eight times, random limits.\n\n| network | budgets | median ms | largest ms |\n|---|---:|---:|---:|"
-    )
+    print("\n## A budget solved; bar 50 ms\n\nEach rule eight times, random limits.\n")
+    print("| network | budgets | median ms | largest ms |\n|---|---:|---:|---:|")
     generator = random.Random(0)
     for name in ("b0", "b7", "mini", "lite0", "v2_s", "mobilenet_v2", "resnet50", "efficientnet_es"):
         architecture, rounding = load(name)

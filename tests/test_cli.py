@@ -158,6 +158,8 @@ def test_the_tiny_rule_rounds_layers_to_nearest_so_that_depth_shrinks(run: Run) 
         (("family", "b0", "--picture", "curves.gif"), "--picture must end in .png or .svg or .pdf, got 'curves.gif'"),
         (("family", "b0", "--phi", "7..0"), "--phi holds no value"),
         (("fly",), "No such command 'fly'"),
+        (("scale", "b0", "--phi", "1", "--out", "scaled.json"), "--out must end in .toml, got 'scaled.json'"),
+        (("show", "new\nline.toml"), "line.toml: cannot be read"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(run: Run, arguments: tuple[str, ...], says: str) -> None:

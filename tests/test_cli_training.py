@@ -84,6 +84,27 @@ def test_the_run_folder_is_named_by_data_network_and_id(run: Run, folder: Path) 
     assert Path(answer["run"], "curves.png").is_file()
 
 
+def test_a_budget_too_small_for_b0_starts_from_the_small_baseline_and_says_so(run: Run, tmp_path: Path) -> None:
+    make_folder(tmp_path / "large", {"one": 0, "two": 0})
+    for i in range(8):
+        picture(i, size=(80, 80)).save(tmp_path / "large" / ("one", "two")[i % 2] / f"{i}.png")
+    status, out, err = run("fit", "large", *SMALL, "--out", "made", "--json")
+    assert status == 0
+    assert json.loads(out)["asked"]["architecture"]["name"] == "efficientnet_mini-scaled"
+    assert "trying efficientnet_mini" in err
+    status, _, err = run("fit", "large", *SMALL, "--net", "b0", "--out", "other")
+    assert status == 2
+    assert "the smallest network has" in err
+
+
+def test_a_run_that_lost_its_weights_is_trained_anew(run: Run, folder: Path) -> None:
+    arguments = ("fit", "images", *SMALL, "--out", "made")
+    assert run(*arguments)[0] == 0
+    Path("made/weights.safetensors").unlink()
+    assert run(*arguments)[0] == 0
+    assert Path("made/weights.safetensors").is_file()
+
+
 @pytest.mark.parametrize("kind", BAD_IMAGES)
 def test_a_bad_image_is_one_line_and_status_2_unless_it_is_to_be_skipped(run: Run, folder: Path, kind: str) -> None:
     name, content, _ = BAD_IMAGES[kind]

@@ -149,6 +149,12 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
         open_data(make_folder(tmp_path, {"cat": 4}))
 
 
+def test_a_class_whose_name_is_no_text_is_refused(folder: Path) -> None:
+    (folder / "cat").rename(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe"))
+    with pytest.raises(InvalidData, match="must have a name of printable characters"):
+        open_folder(folder)
+
+
 def test_an_empty_class_is_refused_by_name(folder: Path) -> None:
     (folder / "eel").mkdir()
     with pytest.raises(InvalidData, match="class 'eel' has no images; at least 1 is needed"):

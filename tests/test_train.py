@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.tiny import QUICK, TINY, digits
+from trifold import layers
 from trifold.data.dataset import Dataset
 from trifold.data.digits import open_digits
 from trifold.data.images import load
@@ -17,6 +18,7 @@ from trifold.data.preprocessing import plain
 from trifold.data.split import split
 from trifold.errors import InvalidInput
 from trifold.network import Network, Numerics, build
+from trifold.train import recipe
 from trifold.train.evaluate import evaluation, nearest_neighbours, probabilities, wilson
 from trifold.train.loop import Task, epoch_batches, epoch_draws, num_steps, run_epochs
 from trifold.train.randomness import stream_seed
@@ -73,6 +75,10 @@ def test_a_recipe_survives_its_round_trip_through_json() -> None:
 def test_a_recipe_out_of_range_is_refused(field: str, value: object, allowed: str) -> None:
     with pytest.raises(InvalidInput, match=f"^recipe: {field} must be {re.escape(allowed)}.*, got {value!r}$"):
         find_recipe("small", {field: value})
+
+
+def test_a_recipes_paddings_are_the_networks() -> None:
+    assert recipe.PADDINGS == layers.PADDINGS
 
 
 def test_unknown_recipes_and_fields_are_refused() -> None:

@@ -16,6 +16,9 @@ def main() -> None:
         status = trifold.main(standalone_mode=False)
     except InvalidInput as error:
         _stop(str(error), 2)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        raise SystemExit(2) from None
     except click.ClickException as error:
         _stop(" ".join(error.format_message().split()), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
@@ -23,13 +26,17 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(1) from None
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        _stop("out of memory; a smaller batch_size, resolution or network needs less", 1)
     except OSError as error:
         _stop(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
     raise SystemExit(status if isinstance(status, int) else 0)
 
 
 def _stop(text: str, status: int) -> None:
-    click.echo(f"trifold: {text}", err=True)
+    click.echo(f"trifold: {' '.join(text.splitlines())}", err=True)
     raise SystemExit(status)
 
 

@@ -169,6 +169,8 @@ def scale(net: str, classes: int, in_channels: int, as_json: bool, out: str | No
     scaled = replace(scaled, name=f"{architecture.name}-scaled"[:100])
     spent = cost(scaled, num_classes=classes, in_channels=in_channels)
     if out is not None:
+        if not out.endswith(".toml"):
+            raise InvalidInput(f"--out must end in .toml, got {out!r}")
         Path(out).write_text(to_toml(scaled), encoding="utf-8")
     if as_json:
         counts = _cost_json(scaled, spent, classes=classes, in_channels=in_channels)

@@ -17,7 +17,7 @@ from trifold.cli.options import (
     rounding_of,
     rule_options,
 )
-from trifold.errors import InvalidInput
+from trifold.errors import ImpossibleBudget, InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,26 +109,34 @@ def fit(data: str, budget: str, net: str | None, fill_width: bool, as_json: bool
     from trifold.baselines import load
     from trifold.budget import fit as largest
     from trifold.budget import parse_budget
-    from trifold.train.fit import default_network, describe
+    from trifold.train.fit import SMALL_NETWORK, default_network, describe
 
     limits = parse_budget(budget)
     coefficients = coefficients_of(options)
     dataset = _open(data, skip_bad=options["skip_bad"])
-    baseline, family = load(net or default_network(dataset))
-    found = largest(
-        baseline,
-        limits,
-        coefficients,
-        rounding=rounding_of(options, family),
-        num_classes=len(dataset.classes),
-        in_channels=dataset.in_channels,
-        fill_width=fill_width,
-    )
+    candidates = [net] if net else list(dict.fromkeys((default_network(dataset), SMALL_NETWORK)))
+    for name in candidates:
+        baseline, family = load(name)
+        try:
+            found = largest(
+                baseline,
+                limits,
+                coefficients,
+                rounding=rounding_of(options, family),
+                num_classes=len(dataset.classes),
+                in_channels=dataset.in_channels,
+                fill_width=fill_width,
+            )
+            break
+        except ImpossibleBudget as error:
+            if name == candidates[-1]:
+                raise
+            click.echo(f"{name}: {error}; trying {candidates[-1]}", err=True)
     if not as_json:
         click.echo(
             f"{baseline.name} at phi {found.phi:g}: {found.architecture.num_blocks} blocks,"
             f" {found.architecture.resolution} pixels, {found.cost.parameters:,} parameters,"
-            f" {found.cost.multiply_adds:,} multiply-adds; binding: {' and '.join(found.binding)}"
+            f" {found.cost.multiply_adds:,} multiply-adds; binding: {' and '.join(found.binding).replace('_', '-')}"
         )
     scaled = replace(found.architecture, name=f"{baseline.name}-scaled"[:100])
     _report(*_run(dataset, scaled, options, describe(found)), as_json=as_json)

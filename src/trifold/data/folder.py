@@ -50,6 +50,11 @@ def open_folder(root: str | Path, *, skip_bad: bool = False) -> Dataset:
     if not candidates:
         allowed = " ".join(SUFFIXES)
         raise InvalidData(f"{printable(root)}: has no images; allowed are {allowed} in one subfolder a class")
+    for class_name in classes:
+        if not class_name.isprintable():
+            raise InvalidData(
+                f"{printable(root)}: class {printable(class_name)!r} must have a name of printable characters"
+            )
     if len(classes) < 2:
         raise InvalidData(f"{printable(root)}: has 1 class, {printable(classes[0])!r}; at least 2 are needed")
     _check_classes(root, splits, classes, {(c.split, c.label) for c in candidates}, "images")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -87,7 +88,9 @@ def _save(figure: Figure, path: str | Path) -> None:
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
-        figure.savefig(temporary, facecolor="white")
+        with warnings.catch_warnings():  # a class name in a script that the font lacks is drawn as boxes
+            warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+            figure.savefig(temporary, facecolor="white")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -180,6 +183,7 @@ def draw_budgets(
     axes.set(title=title, xlabel="multiply-adds for one image", ylabel="accuracy on test")
     axes.set_xlim(min(costs) / 1.6, max(costs) * 1.6)
     axes.set_ylim(max(0.0, lowest - 0.25 * room), highest + 0.55 * room)
+    axes.set_yticks([tick for tick in axes.get_yticks() if axes.get_ylim()[0] <= tick <= 1])
     _log_costs(axes, costs)
     _percent(axes)
     axes.legend(frameon=False, loc="upper left", ncols=2, fontsize=9)

@@ -19,9 +19,12 @@ SMALL_SIDE = 64
 """Images whose median shorter side is at most so many pixels start from the baseline with total stride 8."""
 
 
+SMALL_NETWORK = "efficientnet_mini"
+
+
 def default_network(dataset: Dataset) -> str:
     """The baseline that suits the images' size: efficientnet_mini up to 64 pixels, else efficientnet_b0."""
-    return "efficientnet_mini" if dataset.median_side <= SMALL_SIDE else "efficientnet_b0"
+    return SMALL_NETWORK if dataset.median_side <= SMALL_SIDE else "efficientnet_b0"
 
 
 def scale_to_budget(

@@ -37,6 +37,9 @@ def finished_run(folder: Path, wanted: str, *, overwrite: bool) -> Record | None
     elif RECORD in held:
         record = read_record(folder / RECORD)
         _check_id(folder, record.id, wanted)
+        if WEIGHTS not in held:
+            logger.warning("%s has lost its %s: it is trained anew", printable(folder), WEIGHTS)
+            return None
         logger.info("%s holds this run already", printable(folder))
         return record
     elif begun is not None:

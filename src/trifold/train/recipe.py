@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from trifold.errors import InvalidInput
-from trifold.layers import PADDINGS
 
 OPTIMIZERS = ("adamw", "sgd")
+PADDINGS = ("same", "same_static", "symmetric")
+"""As `layers.PADDINGS`, which a recipe cannot import: it needs no torch."""
 _RANGES: dict[str, tuple[float, float]] = {
     "lr": (1e-8, 100),
     "momentum": (0, 0.9999),

@@ -135,6 +135,8 @@ def predict(run: str | Path, paths: Sequence[str | Path], *, top: int = 5) -> tu
         some = paths[start : start + BATCH]
         pixels = [to_pixels(decode(read_bytes(Path(path)), path), trained.preprocessing) for path in some]
         chances = probabilities(trained.network, torch.stack(pixels), trained.preprocessing)
+        if not chances.isfinite().all():
+            raise InvalidData(f"{printable(run)}: its network answers with values that are no numbers")
         best = chances.topk(min(top, len(trained.classes)))
         for path, values, indices in zip(some, best.values.tolist(), best.indices.tolist(), strict=True):
             ranked = tuple((trained.classes[i], value) for i, value in zip(indices, values, strict=True))
