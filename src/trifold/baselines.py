@@ -363,7 +363,7 @@ def family_of(name: str) -> tuple[Family, str]:
         if full in family.members or full == family.baseline.name:
             return family, full
     near = difflib.get_close_matches(full, [*list_models(), *ALIASES], n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(list_models())}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(list_models())}."
     raise InvalidArchitecture(f"network {name!r} is not known; {hint} A file's name ends in .toml or .json")
 
 
