@@ -13,9 +13,9 @@ from trifold.table import Column, Table, lines
 from trifold.train.fit import scale_to_budget, train_scaled
 from trifold.train.folder import OtherRun
 from trifold.train.progress import progress_bar
-from trifold.train.recipe import find_recipe
+from trifold.train.recipes import find_recipe
 from trifold.train.record import Record
-from trifold.train.run import Progress
+from trifold.train.assemble import Progress
 
 BUDGETS = (1e6, 3e6)
 """Multiply-adds for one image."""
@@ -49,7 +49,7 @@ def main() -> None:
 
 def trained(dataset: Dataset, found: Fit, folder: Path, progress: Progress | None) -> Record:
     """The run in the folder; another run, as an older version of the demo left there, is replaced."""
-    recipe = find_recipe("small")
+    recipe = find_recipe("small", found.architecture)
     try:
         return train_scaled(dataset, found, recipe, run_folder=folder, progress=progress)
     except OtherRun:

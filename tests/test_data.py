@@ -34,10 +34,10 @@ def picture(seed: int, mode: str = "RGB", size: tuple[int, int] = (12, 10)) -> I
 
 def make_folder(root: Path, counts: dict[str, int]) -> Path:
     """A folder of PNGs; a key is "class" or "split/class"."""
-    for number, (name, count) in enumerate(counts.items()):
+    for name, count in counts.items():
         (root / name).mkdir(parents=True)
         for i in range(count):
-            picture(1000 * number + i).save(root / name / f"{i:03d}.png")
+            picture(zlib.crc32(name.encode()) + i).save(root / name / f"{i:03d}.png")
     return root
 
 

@@ -17,8 +17,8 @@ class Row:
     """What a module may import.
 
     part: the name other rows shun it by. reaches: the highest layer it may import. shuns: parts that it does not know,
-    whatever their layer. bare: the standard library only, nothing third-party. lazy: only layer 0 and what
-    AT_IMPORT_TIME names while it is imported, anything else inside functions.
+    whatever their layer. bare: the standard library only, nothing third-party, and its part's other bare modules.
+    lazy: only layer 0 and what AT_IMPORT_TIME names while it is imported, anything else inside functions.
     """
 
     layer: int
@@ -61,6 +61,7 @@ TABLE: dict[str, Row] = {
     "report.*": REPORT,
     "train.*": TRAINING,
     "train.recipe": Row(layer=2, part="train", reaches=0, bare=True),
+    "train.recipes": Row(layer=2, part="train", reaches=0, bare=True),
     "train.schedule": Row(layer=2, part="train", reaches=0, bare=True),
     "search.*": USES,
     "search.space": Row(layer=3, part="uses", reaches=0, bare=True),
@@ -70,6 +71,7 @@ TABLE: dict[str, Row] = {
     "study.*": STUDY,
     "study.directions": Row(layer=4, part="study", reaches=0, bare=True),
     "cli.*": Row(layer=5, part="cli", reaches=5, lazy=True),
+    "__main__": Row(layer=5, part="cli", reaches=5, lazy=True),
     "__init__": Row(layer=5, part="public names", reaches=5, lazy=True),
 }
 
@@ -169,7 +171,8 @@ def describe_own(where: str, row: Row, target: str, *, early: bool) -> str:
     other = find_row(target)
     if other is None:
         return f"{where} has no row in the layer table"
-    if other.layer > row.reaches:
+    siblings = row.bare and other.bare and row.part == other.part
+    if other.layer > row.reaches and not siblings:
         return f"{where} is of layer {other.layer}, above {row.reaches}"
     if other.part in row.shuns:
         return f"{where} is {other.part}, which {row.part} does not know"

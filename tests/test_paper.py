@@ -9,7 +9,7 @@ from trifold import published
 from trifold.baselines import EFFICIENTNET_MULTIPLIERS, find
 from trifold.cost import cost
 from trifold.errors import InvalidInput
-from trifold.paper import implied_phi, multipliers_of, needs_training, product, short, table, tables
+from trifold.paper import implied_phi, multipliers_of, needs_training, product, short, table, tables, transfer
 from trifold.table import KINDS, Cell, Table, lines
 
 DATA = Path(__file__).parent / "data"
@@ -109,6 +109,31 @@ def test_table_5_recomputes_the_parameters_without_the_classifier() -> None:
         name = f"efficientnet_{str(row[2]).lower()}"
         assert row[3] == COSTS[name]["parameters_without_classifier"]
         assert row[4] is None or abs(int(str(row[3])) / 1e6 - float(str(row[4]))) < 0.75
+
+
+def test_transfer_gives_the_rows_of_one_data_set_and_how_far_one_s_own_accuracy_lies_above_each() -> None:
+    assert transfer("oxford_pets").rows == (
+        ("B4", "EfficientNet", 17, 94.8),
+        ("ResNet-152", "best public", 58, 94.5),
+        ("B6", "EfficientNet", 41, 95.4),
+        ("GPipe", "best reported", 556, 95.9),
+    )
+    assert lines(transfer("cifar10", 97.5)) == (
+        "                         paper  paper    diff",
+        "network   as                 M    acc  points",
+        "--------  -------------  -----  -----  ------",
+        "B0        EfficientNet       4   98.1    -0.6",
+        "NASNet-A  best public       85   98.0    -0.5",
+        "B7        EfficientNet      64   98.9    -1.4",
+        "GPipe     best reported    556   99.0    -1.5",
+    )
+    with pytest.raises(InvalidInput, match=r"data set must be one of cifar10, .*, got 'digits'"):
+        transfer("digits")
+
+
+def test_every_data_set_of_table_5_has_four_rows_by_its_short_name() -> None:
+    assert list(published.TRANSFER_SETS.values()) == [dataset.name for dataset in published.TABLE6]
+    assert [len(transfer(name, 90.0).rows) for name in published.TRANSFER_SETS] == [4] * 8
 
 
 def test_table_6_costs_the_classifier_of_each_data_set() -> None:

@@ -10,7 +10,7 @@ import pytest
 from trifold.architecture import Architecture, Head, Stage, Stem
 from trifold.data.dataset import Dataset
 from trifold.data.digits import open_digits
-from trifold.train.recipe import find_recipe
+from trifold.train.recipes import find_recipe
 from trifold.train.record import Plan, Record
 from trifold.train.run import train
 
@@ -21,7 +21,7 @@ TINY = Architecture(
     stages=(Stage(operator="mbconv", channels=8, stride=2, expand_ratio=2, se_ratio=0.25),),
     head=Head(channels=16),
 )
-QUICK = replace(find_recipe("small"), epochs=2, batch_size=32, drop_path_rate=0.1)
+QUICK = replace(find_recipe("small", TINY), epochs=2, batch_size=32, drop_path_rate=0.1)
 
 
 @pytest.fixture(scope="module")

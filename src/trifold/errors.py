@@ -15,3 +15,15 @@ class ImpossibleBudget(InvalidInput):
 
 class InvalidData(InvalidInput):
     """Images, labels or a run folder cannot be used as they are."""
+
+
+class Failed(RuntimeError):
+    """Work that was asked for rightly stopped half-way: a full disk, a lost process; what was saved stands."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A training was told to stop and has saved where it is; status: what a command exits with (143 or 130)."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status

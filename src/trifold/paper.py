@@ -290,6 +290,35 @@ def _table5() -> Table:
     )  # fmt: skip
 
 
+def transfer(dataset: str, accuracy: float | None = None) -> Table:
+    """The paper's results on one of its transfer data sets, to print beside one's own.
+
+    dataset: by its name in `published.TRANSFER_SETS`. accuracy: one's own, in percent; the last column is how many
+    points it lies above each.
+
+    Raises InvalidInput if the paper has no such data set.
+    """
+    if dataset not in published.TRANSFER_SETS:
+        raise InvalidInput(f"data set must be one of {', '.join(published.TRANSFER_SETS)}, got {dataset!r:.60}")
+    title = published.TRANSFER_SETS[dataset]
+    rows: list[tuple[Cell, ...]] = []
+    for half in published.TABLE5:
+        if half.dataset == title:
+            rows.append((short(half.name), "EfficientNet", half.parameters_m, half.accuracy))
+            rows.append((half.rival, f"best {half.comparison}", half.rival_parameters_m, half.rival_accuracy))
+    own: tuple[Column, ...] = ()
+    if accuracy is not None:
+        rows = [(*row, accuracy - printed) for row in rows if isinstance(printed := row[3], float)]
+        own = (Column(name="points", kind="difference", digits=1),)
+    return Table(
+        number="5",
+        title=f"Transfer to {title}",
+        source="version 5, pretrained on ImageNet",
+        columns=(_label("network"), _label("as"), _paper("M"), _paper("acc"), *own),
+        rows=tuple(rows),
+    )
+
+
 def _table6() -> Table:
     small, large = find("efficientnet_b0"), find("efficientnet_b7")
     rows: list[tuple[Cell, ...]] = []

@@ -330,6 +330,18 @@ TABLE5 = (
 )
 """Table 5: beside the best public and the best reported result on each data set."""
 
+TRANSFER_SETS = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "birdsnap": "Birdsnap",
+    "stanford_cars": "Stanford Cars",
+    "flowers102": "Flowers",
+    "fgvc_aircraft": "FGVC Aircraft",
+    "oxford_pets": "Oxford-IIIT Pets",
+    "food101": "Food-101",
+}
+"""The data sets of Tables 5 and 6 by the names that `data.known_sets` gives them."""
+
 TABLE5_MEAN_RATIO = {"public": 4.7, "reported": 9.6}
 """Table 5, last row: geometric means of the ratios."""
 

@@ -7,7 +7,10 @@ import sys
 import click
 
 from trifold.cli import describe, training
-from trifold.errors import InvalidInput
+from trifold.cli.options import is_first
+from trifold.errors import Failed, InvalidInput, Stopped
+
+_NO_MEMORY = ("allocate memory", "out of memory")
 
 
 def main() -> None:
@@ -21,13 +24,17 @@ def main() -> None:
         raise SystemExit(2) from None
     except click.ClickException as error:
         _stop(" ".join(error.format_message().split()), error.exit_code)
+    except Stopped as stop:
+        _stop(str(stop), stop.status)
+    except Failed as error:
+        _stop(str(error), 1)
     except (click.Abort, KeyboardInterrupt):
         _stop("interrupted", 130)
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(1) from None
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _NO_MEMORY):
             raise
         _stop("out of memory; a smaller batch_size, resolution or network needs less", 1)
     except OSError as error:
@@ -36,7 +43,8 @@ def main() -> None:
 
 
 def _stop(text: str, status: int) -> None:
-    click.echo(f"trifold: {' '.join(text.splitlines())}", err=True)
+    if is_first():  # what all processes of a training meet, one says
+        click.echo(f"trifold: {' '.join(text.splitlines())}", err=True)
     raise SystemExit(status)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from trifold.table import Cell, Table
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def is_first() -> bool:
+    """Whether this process speaks for all that torchrun started, or was started alone."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def json_option(command: Command) -> Command:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +11,7 @@ from trifold.cli.options import (
     Command,
     coefficients_of,
     file_name,
+    is_first,
     json_option,
     labelled,
     print_json,
@@ -25,18 +27,29 @@ if TYPE_CHECKING:
     from trifold.architecture import Architecture
     from trifold.data.dataset import Dataset
     from trifold.train.evaluate import Evaluation
+    from trifold.train.machine import Machine
+    from trifold.train.recipe import Recipe
     from trifold.train.record import Record
 
 _TRAINING_OPTIONS = (
     click.option("--out", type=click.Path(file_okay=False), help="Run folder  [runs/DATA-NET-ID]."),
-    click.option("--recipe", default="small", show_default=True, help="How to train."),
+    click.option("--recipe", default="small", show_default=True,
+                 help="How to train: small, modern, paper, finetune, or a .toml file."),
     click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe."),
     click.option("--epochs", type=int, help="Short for --set epochs=N."),
+    click.option("--time", help="Plan the epochs to fill this time: 20m, 1h30m, 90s."),
+    click.option("--weights", type=click.Path(), help="Begin with these weights: a run, .safetensors, .pth or .npz."),
     click.option("--seed", default=0, show_default=True, help="Of weights, order and augmentation."),
     click.option("--split-seed", default=0, show_default=True, help="Of the split into train, minival and test."),
     click.option("--skip-bad", is_flag=True, help="Leave bad images out, named and counted, instead of stopping."),
-    click.option("--overwrite", is_flag=True, help="Replace the run that the folder holds."),
-)
+    click.option("--overwrite", is_flag=True, help="Begin anew, in place of what the folder holds."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+    click.option("--threads", type=int, default=0, help="Of torch  [1 for small networks, else all cores]."),
+    click.option("-j", "--workers", type=int, default=-1, help="Processes that decode images not held in memory."),
+    click.option("--in-memory", default="auto", show_default=True, help="Hold decoded images: auto, yes or no."),
+    click.option("--checkpoint-every", type=float, default=15.0, show_default=True, help="Seconds."),
+    click.option("--inexact", is_flag=True, help="Go on with other threads, processes or versions than begun with."),
+)  # fmt: skip
 
 
 def _training_options(command: Command) -> Command:
@@ -61,6 +74,21 @@ def _changes(options: Mapping[str, Any]) -> dict[str, Any]:
     return changes if options["epochs"] is None else {**changes, "epochs": options["epochs"]}
 
 
+_TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+def _seconds(text: str | None) -> float:
+    """A length of time such as 20m, 1h30m, 90s or 90, in seconds; 0 for None."""
+    if text is None:
+        return 0.0
+    found = _TIME.fullmatch(text.strip().lower())
+    parts = [float(part or 0) for part in found.groups()] if found else [0.0]
+    seconds = sum(part * size for part, size in zip(parts, (3600, 60, 1), strict=False))
+    if seconds <= 0:
+        raise InvalidInput(f"--time must be a length such as 20m, 1h30m or 90s, got {text!r}")
+    return seconds
+
+
 def _run(
     dataset: Dataset, architecture: Architecture, options: Mapping[str, Any], scaling: dict[str, Any] | None
 ) -> tuple[Record, str]:
@@ -68,20 +96,65 @@ def _run(
     from pathlib import Path
 
     from trifold.train.progress import progress_bar
-    from trifold.train.recipe import find_recipe
+    from trifold.train.recipes import find_recipe
     from trifold.train.record import Plan, asked, run_id
     from trifold.train.run import train
+    from trifold.train.transfer import pretrained
 
-    recipe = find_recipe(options["recipe"], _changes(options))
-    plan = Plan(architecture=architecture, recipe=recipe, seed=options["seed"], split_seed=options["split_seed"])
+    if options["time"] is not None and options["epochs"] is not None:
+        raise InvalidInput("--time plans the epochs; give --epochs or --time, not both")
+    recipe = find_recipe(options["recipe"], architecture, _changes(options))
+    begin_with = None if options["weights"] is None else pretrained(options["weights"])
+    plan = Plan(
+        architecture=architecture,
+        recipe=recipe,
+        seed=options["seed"],
+        split_seed=options["split_seed"],
+        seconds=_seconds(options["time"]),
+        weights="" if begin_with is None else begin_with.digest,
+    )
     run = run_id(asked(plan, dataset.fingerprint))
     name = Path(dataset.name).resolve().name if "/" in dataset.name else dataset.name
     folder = options["out"] or str(Path("runs") / f"{file_name(name)}-{file_name(architecture.name)}-{run[:8]}")
+    _say_recipe(recipe, architecture)
     with progress_bar() as progress:
         record = train(
-            dataset, plan, run_folder=folder, overwrite=options["overwrite"], scaling=scaling, progress=progress
+            dataset,
+            plan,
+            run_folder=folder,
+            machine=_machine(options),
+            overwrite=options["overwrite"],
+            pretrained=begin_with,
+            scaling=scaling,
+            progress=progress,
         )
     return record, folder
+
+
+def _machine(options: Mapping[str, Any]) -> Machine:
+    from trifold.train.machine import Machine
+
+    return Machine(
+        threads=options["threads"],
+        workers=options["workers"],
+        device=options["device"],
+        in_memory=options["in_memory"],
+        checkpoint_seconds=options["checkpoint_every"],
+        inexact=options["inexact"],
+    )
+
+
+def _say_recipe(recipe: Recipe, architecture: Architecture) -> None:
+    """Says on stderr which recipe it is and what it changes of its base."""
+    from trifold.train.recipe import difference
+    from trifold.train.recipes import base_of
+
+    if is_first():
+        changes = [
+            f"{name} {value} (not {before})"
+            for name, before, value in difference(recipe, base_of(recipe, architecture))
+        ]
+        click.echo(f"recipe {recipe.name}" + (f" with {', '.join(changes)}" if changes else ""), err=True)
 
 
 def _open(data: str, *, skip_bad: bool) -> Dataset:
@@ -132,7 +205,7 @@ def fit(data: str, budget: str, net: str | None, fill_width: bool, as_json: bool
             if name == candidates[-1]:
                 raise
             click.echo(f"{name}: {error}; trying {candidates[-1]}", err=True)
-    if not as_json:
+    if not as_json and is_first():
         click.echo(
             f"{baseline.name} at phi {found.phi:g}: {found.architecture.num_blocks} blocks,"
             f" {found.architecture.resolution} pixels, {found.cost.parameters:,} parameters,"
@@ -163,6 +236,8 @@ def train(data: str, net: str, resolution: int | None, as_json: bool, **options:
 
 def _report(record: Record, folder: str, *, as_json: bool) -> None:
     """What a training came to."""
+    if not is_first():
+        return
     if as_json:
         print_json({"run": folder, **record.to_dict()})
         return
@@ -176,8 +251,8 @@ def _report(record: Record, folder: str, *, as_json: bool) -> None:
     )
     click.echo(
         f"three nearest neighbours on the same split {result.nearest.accuracy:.2%};"
-        f" weights of epoch {result.epoch} of {record.asked['recipe']['epochs']}, chosen on minival"
-        f" ({result.minival_accuracy:.2%}); {result.seconds:.0f} s"
+        f" weights of epoch {result.epoch} of {result.epochs}, chosen on minival"
+        f" ({result.minival_accuracy:.2%}); {result.seconds:.0f} s, {result.waiting:.1%} of it waiting for images"
     )
     click.echo(f"run folder: {folder}")
 

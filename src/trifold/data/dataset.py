@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import statistics
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
-from trifold.data.decode import decode, read_bytes
+from trifold.data.decode import decode, printable, read_bytes
+from trifold.errors import InvalidData
 
 SPLITS = ("train", "minival", "test")
 
@@ -54,10 +56,13 @@ class Sample:
 class Dataset:
     """Samples of at least two classes, each class with at least one sample in every split that the source gives.
 
-    name: what the user called it. source: what `sources.open_data` opens from any working directory, a built-in name or
-    an absolute path; "" for a set made in memory. note: what a reader of results must know about these images, or "".
+    name: what the user called it. source: what `sources.open_data` opens from any working directory: a built-in name,
+    an absolute path, or "cifar10:" and such before one; "" for a set made in memory. note: what a reader of results
+    must know about these images, or "".
     mirror: whether an image turned left to right still shows its class, as far as is known.
     skipped: bad files left out because the user asked for it. ignored: other files that are no images by suffix.
+
+    Raises InvalidData for a class named twice, a label without a class or a split of another name.
     """
 
     name: str
@@ -69,6 +74,22 @@ class Dataset:
     skipped: tuple[BadFile, ...] = ()
     ignored: int = 0
 
+    def __post_init__(self) -> None:
+        if len(set(self.classes)) < len(self.classes):
+            twice = next(name for name, count in Counter(self.classes).items() if count > 1)
+            raise InvalidData(f"{printable(self.name)}: class {printable(twice)!r} is named twice; names must differ")
+        for sample in self.samples:
+            if not 0 <= sample.label < len(self.classes):
+                raise InvalidData(
+                    f"{printable(self.name)}: {printable(sample.name)}: label is {sample.label}; "
+                    f"allowed are 0 to {len(self.classes) - 1}"
+                )
+            if sample.split and sample.split not in SPLITS:
+                raise InvalidData(
+                    f"{printable(self.name)}: {printable(sample.name)}: split is {printable(sample.split)!r}; "
+                    f"allowed are {', '.join(SPLITS)}, or none"
+                )
+
     @property
     def labels(self) -> tuple[int, ...]:
         """The label of every sample."""
@@ -77,14 +98,13 @@ class Dataset:
     @property
     def class_counts(self) -> dict[str, int]:
         """Samples of each class, by name."""
-        labels = self.labels
-        return {name: labels.count(label) for label, name in enumerate(self.classes)}
+        counts = Counter(self.labels)
+        return {name: counts[label] for label, name in enumerate(self.classes)}
 
     @property
     def modes(self) -> dict[str, int]:
         """Samples of each mode, "L" or "RGB"."""
-        modes = [sample.mode for sample in self.samples]
-        return {mode: modes.count(mode) for mode in sorted(set(modes))}
+        return dict(sorted(Counter(sample.mode for sample in self.samples).items()))
 
     @property
     def mode(self) -> str:
@@ -107,6 +127,14 @@ class Dataset:
     def median_side(self) -> int:
         """The median of the images' shorter sides, in pixels."""
         return round(statistics.median(min(sample.width, sample.height) for sample in self.samples))
+
+    @property
+    def equal_images(self) -> tuple[tuple[Sample, ...], ...]:
+        """Groups of two and more samples with the same content, in the order in which each first stands."""
+        groups: dict[str, list[Sample]] = {}
+        for sample in self.samples:
+            groups.setdefault(sample.digest, []).append(sample)
+        return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
     @property
     def fingerprint(self) -> str:

@@ -1,37 +1,23 @@
-"""A folder with one subfolder a class, scanned once: every image opened and fully decoded, every bad one named."""
+"""A folder with one subfolder a class, listed once: what lies there that is no image is counted or named."""
 
 from __future__ import annotations
 
 import logging
-import os
-from concurrent.futures import ThreadPoolExecutor
+import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-from trifold.data.dataset import BadFile, Dataset, Sample, content_digest
-from trifold.data.decode import SUFFIXES, decode, printable, read_bytes
+from trifold.data.dataset import BadFile, Dataset
+from trifold.data.decode import SUFFIXES, printable
+from trifold.data.listing import SPLIT_NAMES, Candidate, Listing, open_listing
 from trifold.errors import InvalidData
 
 logger = logging.getLogger(__name__)
 
-SPLIT_NAMES = {
-    "train": "train",
-    "val": "minival",
-    "valid": "minival",
-    "validation": "minival",
-    "minival": "minival",
-    "test": "test",
-}
-"""The folder names that mean a split. What others call validation chooses the weights, so it is minival here."""
+_DANGLING = "is a dangling link; allowed are image files"
+"""Why a link to nothing is refused."""
 
-LISTED = 10
-"""Bad files named in an error; the rest is counted."""
-
-
-class _Candidate(NamedTuple):
-    path: Path
-    split: str
-    label: int
+_KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 
 def open_folder(root: str | Path, *, skip_bad: bool = False) -> Dataset:
@@ -41,36 +27,27 @@ def open_folder(root: str | Path, *, skip_bad: bool = False) -> Dataset:
     skip_bad: leave bad images out, named in the log and in `skipped`, instead of stopping.
 
     Raises InvalidData if the folder is absent or empty, has fewer than two classes or a class without images, or
-    holds bad images; all of them are looked at first, and the first ten named.
+    holds bad images; all of them are looked at first, and the first ten named. What bears an image's suffix without
+    being a file (a dangling link, a folder, a pipe) is a bad image; so is a link to a folder inside a class.
     """
     name, root = str(root), Path(root)  # Path("./digits") would forget that it is no built-in set
     splits = _split_folders(root)
     classes = tuple(sorted({folder.name for parent, _ in splits for folder in _subfolders(parent)}))
-    candidates, ignored = _candidates(splits, classes)
-    if not candidates:
+    candidates, bad, ignored = _candidates(root, splits, classes)
+    if not candidates and not bad:
         allowed = " ".join(SUFFIXES)
         raise InvalidData(f"{printable(root)}: has no images; allowed are {allowed} in one subfolder a class")
-    for class_name in classes:
-        if not class_name.isprintable():
-            raise InvalidData(
-                f"{printable(root)}: class {printable(class_name)!r} must have a name of printable characters"
-            )
-    if len(classes) < 2:
-        raise InvalidData(f"{printable(root)}: has 1 class, {printable(classes[0])!r}; at least 2 are needed")
-    _check_classes(root, splits, classes, {(c.split, c.label) for c in candidates}, "images")
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        looked_at = list(pool.map(lambda candidate: _look_at(root, candidate), candidates))
-    samples = tuple(found for found in looked_at if isinstance(found, Sample))
-    bad = tuple(found for found in looked_at if isinstance(found, BadFile))
-    if bad and not skip_bad:
-        raise InvalidData(_listing(root, bad, len(candidates)))
-    for file in bad:
-        logger.warning("left out: %s", file.reason)
-    if ignored:
-        logger.warning("%s: %d files are not images by their suffix and were passed over", printable(root), ignored)
-    _check_classes(root, splits, classes, {(s.split, s.label) for s in samples}, "usable images")
-    source = str(root.resolve())
-    return Dataset(name=name, source=source, classes=classes, samples=samples, skipped=bad, ignored=ignored)
+    listing = Listing(
+        name=name,
+        where=printable(root),
+        source=str(root.resolve()),
+        classes=classes,
+        candidates=tuple(candidates),
+        splits={split: parent.name for parent, split in splits if split},
+        bad=tuple(bad),
+        ignored=ignored,
+    )
+    return open_listing(listing, skip_bad=skip_bad)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -80,9 +57,12 @@ def _subfolders(folder: Path) -> list[Path]:
 def _split_folders(root: Path) -> list[tuple[Path, str]]:
     """The folders that hold the class folders, each with the split it stands for ("" if the root itself does)."""
     if not root.exists():
-        raise InvalidData(f"{printable(root)}: there is no such folder; allowed are a folder of images and digits")
+        raise InvalidData(
+            f"{printable(root)}: there is no such folder; allowed are a folder of images, a .csv, digits, "
+            "or one of torchvision's sets such as cifar10:FOLDER"
+        )
     if not root.is_dir():
-        raise InvalidData(f"{printable(root)}: is a file; allowed is a folder with one subfolder a class")
+        raise InvalidData(f"{printable(root)}: is a file; allowed is a folder with one subfolder a class, or a .csv")
     folders = _subfolders(root)
     if not folders:
         raise InvalidData(f"{printable(root)}: has no subfolders; allowed is one subfolder a class")
@@ -99,55 +79,81 @@ def _split_folders(root: Path) -> list[tuple[Path, str]]:
     return splits
 
 
-def _candidates(splits: list[tuple[Path, str]], classes: tuple[str, ...]) -> tuple[list[_Candidate], int]:
-    """Every file with an image's suffix, in a fixed order, and the number of other files."""
-    candidates, ignored = [], 0
+def _candidates(
+    root: Path, splits: list[tuple[Path, str]], classes: tuple[str, ...]
+) -> tuple[list[Candidate], list[BadFile], int]:
+    """Every file with an image's suffix, in the order of its path's parts; bad files; the number of other files."""
+    labels = {name: label for label, name in enumerate(classes)}
+    candidates: list[Candidate] = []
+    bad: list[BadFile] = []
+    ignored = 0
     for parent, split in splits:
+        bad.extend(_beside_the_classes(parent))
         for folder in _subfolders(parent):
-            for path in sorted(folder.rglob("*")):
-                if path.name.startswith(".") or not path.is_file():
-                    continue
-                if path.suffix.lower() in SUFFIXES:
-                    candidates.append(_Candidate(path, split, classes.index(folder.name)))
+            place = folder.relative_to(root).as_posix()
+            for below, found in _files(folder, place):
+                if isinstance(found, BadFile):
+                    bad.append(found)
+                elif found.suffix.lower() in SUFFIXES:
+                    candidates.append(Candidate(below, split, labels[folder.name], found))
                 else:
                     ignored += 1
-    return candidates, ignored
+    return candidates, bad, ignored
 
 
-def _check_classes(
-    root: Path, splits: list[tuple[Path, str]], classes: tuple[str, ...], found: set[tuple[str, int]], what: str
-) -> None:
-    """Raises InvalidData naming the first class without images, in the split where it has none."""
-    for parent, split in splits:
-        for label, name in enumerate(classes):
-            if (split, label) not in found:
-                where = f" in {parent.name}" if split else ""
-                named = f"class {printable(name)!r}"
-                raise InvalidData(f"{printable(root)}: {named} has no {what}{where}; at least 1 is needed")
+def _beside_the_classes(parent: Path) -> list[BadFile]:
+    """Dangling links that may have been classes; images that belong to no class are counted in the log."""
+    entries = sorted(path for path in parent.iterdir() if not path.name.startswith("."))
+    images = [path for path in entries if path.suffix.lower() in SUFFIXES and path.is_file()]
+    if images:
+        logger.warning(
+            "%s: %d images, such as %s, lie beside the class folders and were passed over",
+            printable(parent),
+            len(images),
+            printable(images[0].name),
+        )
+    dangling = [path for path in entries if path.is_symlink() and not path.exists()]
+    return [BadFile(str(path), f"{printable(path)}: {_DANGLING}, folders or links to them") for path in dangling]
 
 
-def _look_at(root: Path, candidate: _Candidate) -> Sample | BadFile:
+def _files(folder: Path, place: str) -> Iterator[tuple[str, Path | BadFile]]:
+    """Every file below a folder with its path below the root; what only looks like an image as a BadFile.
+
+    Folders are entered in the order of their names among the files, so that the order is that of sorted paths.
+    """
     try:
-        content = read_bytes(candidate.path)
-        image = decode(content, candidate.path)
-    except InvalidData as error:
-        return BadFile(str(candidate.path), str(error))
-    return Sample(
-        name=candidate.path.relative_to(root).as_posix(),
-        label=candidate.label,
-        split=candidate.split,
-        width=image.width,
-        height=image.height,
-        mode=image.mode,
-        digest=content_digest(content),
-        content=candidate.path,
-    )
+        paths = sorted(folder.iterdir(), key=lambda path: path.name)
+    except OSError as error:
+        yield place, BadFile(str(folder), f"{printable(folder)}: cannot be read: {error.strerror}")
+        return
+    for path in paths:
+        if path.name.startswith("."):
+            continue
+        below = f"{place}/{path.name}"
+        named = path.suffix.lower() in SUFFIXES
+        mode = _mode(path)
+        if stat.S_ISDIR(mode) and not named and not path.is_symlink():
+            yield from _files(path, below)
+        elif stat.S_ISDIR(mode) or (named and not stat.S_ISREG(mode)):
+            yield below, BadFile(str(path), f"{printable(path)}: {_no_image(path, mode)}")
+        else:
+            yield below, path
 
 
-def _listing(root: Path, bad: tuple[BadFile, ...], number: int) -> str:
-    named = "; ".join(file.reason for file in bad[:LISTED])
-    more = f"; and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
-    advice = "convert or remove them, or leave them out with --skip-bad"
-    if len(bad) == 1:
-        return f"{named} ({advice.replace('them', 'it')})"
-    return f"{printable(root)}: {len(bad)} of {number} images cannot be used: {named}{more} ({advice})"
+def _mode(path: Path) -> int:
+    """What kind of thing the path leads to, 0 for nothing."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
+
+
+def _no_image(path: Path, mode: int) -> str:
+    """Why what a user would take for an image, or for a folder of them, cannot be used."""
+    if stat.S_ISDIR(mode):
+        if path.is_symlink():
+            return "is a link to a folder, which is not followed; allowed are folders and files"
+        return "is a folder named like an image; allowed are image files"
+    if not mode:
+        return _DANGLING
+    return f"is {_KINDS.get(stat.S_IFMT(mode), 'a device')}; allowed are image files"

@@ -8,6 +8,14 @@ from typing import Any
 
 from trifold.errors import InvalidData
 
+STANDARD: dict[tuple[str, str], tuple[tuple[float, ...], tuple[float, ...]]] = {
+    ("imagenet", "RGB"): ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ("imagenet", "L"): ((0.449,), (0.226,)),
+    ("half", "RGB"): ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    ("half", "L"): ((0.5,), (0.5,)),
+}
+"""Mean and standard deviation by kind and mode: ImageNet's (tensorflow/tpu efficientnet; for grey their means), 0.5."""
+
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
 

@@ -1,4 +1,4 @@
-"""The sets of images that a user can name: a folder, or a built-in set."""
+"""The sets of images that a user can name: a folder, a .csv, a built-in set, or one of torchvision's."""
 
 from __future__ import annotations
 
@@ -8,14 +8,31 @@ from pathlib import Path
 from trifold.data.dataset import Dataset
 from trifold.data.digits import open_digits
 from trifold.data.folder import open_folder
+from trifold.data.known_sets import KNOWN_SETS, open_known
+from trifold.data.table_file import open_table
 
 BUILT_IN: dict[str, Callable[[], Dataset]] = {"digits": open_digits}
 
 
 def open_data(data: str | Path, *, skip_bad: bool = False) -> Dataset:
-    """The built-in set of that name, or the images in that folder; "./digits" is the folder.
+    """The built-in set of that name, torchvision's set "cifar10:FOLDER" and such, the .csv's images, or the folder's.
 
-    Raises InvalidData as `open_folder` does.
+    "./digits" is the folder, and so is any Path.
+
+    Raises InvalidData as `open_folder`, `open_table` and `open_known` do.
     """
-    built_in = BUILT_IN.get(str(data)) if isinstance(data, str) else None
-    return built_in() if built_in else open_folder(data, skip_bad=skip_bad)
+    if isinstance(data, str):
+        if data in BUILT_IN:
+            return BUILT_IN[data]()
+        name, colon, root = data.partition(":")
+        if name in KNOWN_SETS and (colon or not Path(data).exists()):
+            return open_known(name, root, skip_bad=skip_bad)
+    if Path(data).suffix.lower() == ".csv" and not Path(data).is_dir():
+        return open_table(data, skip_bad=skip_bad)
+    return open_folder(data, skip_bad=skip_bad)
+
+
+def is_there(source: str) -> bool:
+    """Whether what `Dataset.source` named still lies where it did; its content is not looked at."""
+    name, colon, root = source.partition(":")
+    return source in BUILT_IN or Path(root if colon and name in KNOWN_SETS else source).exists()

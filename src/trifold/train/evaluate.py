@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from jaxtyping import Float, Int, UInt8
-from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from trifold.data.images import Images, normalise
+from trifold.data.loader import Files, Held
 from trifold.data.preprocessing import Preprocessing
+from trifold.train.processes import gathered
+from trifold.train.task import CPU, Task
 
 BATCH = 256
 NEAREST_IMAGES = 10_000
@@ -66,13 +69,40 @@ def wilson(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def predictions(
+    network: nn.Module, source: Held | Files, task: Task, between: Callable[[], None] | None = None
+) -> Float[Tensor, "images classes"]:
+    """The probability of each class for each image of a source, in its order, on every process.
+
+    Each image is looked at by one process, once, in float32 as those who use the weights will. The network is left in
+    evaluation mode.
+    between: called before each batch.
+    """
+    processes = task.processes
+    if processes.count > 1:  # batch-norm statistics are each process's own
+        for buffer in network.buffers():
+            dist.broadcast(buffer, src=0)
+    own = torch.arange(len(source))[processes.rank :: processes.count]
+    chances = []
+    for pixels in source.batches(own.split(BATCH)):
+        if between is not None:
+            between()
+        chances.append(probabilities(network, pixels, task.preprocessing, device=task.device).cpu())
+    empty = torch.empty(0, task.num_classes)
+    return gathered(processes, torch.cat(chances) if chances else empty)
+
+
 @torch.inference_mode()
 def probabilities(
-    network: nn.Module, pixels: UInt8[Tensor, "images channels height width"], preprocessing: Preprocessing
+    network: nn.Module,
+    pixels: UInt8[Tensor, "images channels height width"],
+    preprocessing: Preprocessing,
+    *,
+    device: torch.device = CPU,
 ) -> Float[Tensor, "images classes"]:
-    """The probability of each class for each image; the network is left in evaluation mode."""
+    """The probability of each class for each image; the network, on the device, is left in evaluation mode."""
     network.eval()
-    outputs = [network(normalise(batch, preprocessing)).float().softmax(1) for batch in pixels.split(BATCH)]
+    outputs = [network(normalise(batch.to(device), preprocessing)).float().softmax(1) for batch in pixels.split(BATCH)]
     return torch.cat(outputs)
 
 
@@ -90,6 +120,8 @@ def nearest_neighbours(train: Images, test: Images, classes: Sequence[str], *, n
     """
     step = -(-len(train) // NEAREST_IMAGES)
     known = train[torch.arange(0, len(train), step)]
+    from sklearn.neighbors import KNeighborsClassifier  # takes a second that predicting need not wait
+
     model = KNeighborsClassifier(n_neighbors=min(neighbours, len(known)))
     model.fit(_flat(known), known.labels.numpy())
     predicted = torch.as_tensor(model.predict(_flat(test)), dtype=torch.long)

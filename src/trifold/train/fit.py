@@ -11,9 +11,10 @@ from trifold import baselines, budget
 from trifold.budget import Budget, Fit
 from trifold.data.dataset import Dataset
 from trifold.scaling import PAPER, Coefficients
+from trifold.train.assemble import Progress
 from trifold.train.recipe import Recipe
 from trifold.train.record import Plan, Record
-from trifold.train.run import Progress, train
+from trifold.train.run import train
 
 SMALL_SIDE = 64
 """Images whose median shorter side is at most so many pixels start from the baseline with total stride 8."""
@@ -73,5 +74,11 @@ def train_scaled(
 
     Raises InvalidData as `run.train` does.
     """
-    plan = Plan(architecture=found.architecture, recipe=recipe, **(seeds or {}))
+    given = seeds or {}
+    plan = Plan(
+        architecture=found.architecture,
+        recipe=recipe,
+        seed=given.get("seed", 0),
+        split_seed=given.get("split_seed", 0),
+    )
     return train(dataset, plan, run_folder=run_folder, overwrite=overwrite, scaling=describe(found), progress=progress)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from trifold.data.decode import printable
 from trifold.errors import InvalidData
@@ -13,9 +20,14 @@ from trifold.train.record import Record, read_record
 logger = logging.getLogger(__name__)
 
 ARCHITECTURE, WEIGHTS, LOG, RECORD = "architecture.toml", "weights.safetensors", "log.jsonl", "record.json"
-CURVES, CONFUSION = "curves.png", "confusion.png"
-FILES = (RECORD, WEIGHTS, ARCHITECTURE, CURVES, CONFUSION, LOG)
-"""What a run folder holds. The log is begun first, names the run and is deleted last; the record is written last."""
+RECIPE = "recipe.toml"
+CHECKPOINT, LOCK, EVENTS = "checkpoint.pt", ".lock", "tensorboard"
+CURVES, CONFUSION, PAGE = "curves.png", "confusion.png", "report.html"
+FILES = (RECORD, WEIGHTS, ARCHITECTURE, RECIPE, CURVES, CONFUSION, PAGE, CHECKPOINT, "checkpoint.previous.pt", LOG)
+"""What a run folder holds. The log is begun first, names the run and is deleted last; the record is written last.
+
+The checkpoint goes when the record is there. TensorBoard's events lie in a folder of their own.
+"""
 
 
 class OtherRun(InvalidData):
@@ -49,6 +61,45 @@ def finished_run(folder: Path, wanted: str, *, overwrite: bool) -> Record | None
     return None
 
 
+def begun_run(folder: Path, wanted: str) -> tuple[dict[str, Any], int] | None:
+    """The start entry of an unfinished run of this id and its length in bytes, or None where there is none."""
+    try:
+        with (folder / LOG).open("rb") as file:
+            line = file.readline()
+        entry = json.loads(line)
+    except (OSError, ValueError, RecursionError):
+        return None
+    fits = isinstance(entry, dict) and entry.get("type") == "start" and entry.get("id") == wanted
+    return (entry, len(line)) if fits and line.endswith(b"\n") else None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Within it no other process writes to the run folder; the lock goes with the process, however it ends.
+
+    Raises InvalidData if another process has it, or the folder cannot be written to.
+    """
+    try:
+        file = (folder / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise InvalidData(f"{printable(folder)}: cannot be written to: {error.strerror}; give another folder") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = printable(file.read(100).strip()) or "another process"
+            raise InvalidData(
+                f"{printable(folder)}: is being written to by {holder}; wait for it, or give another folder"
+            ) from None
+        except OSError as error:  # a file system without locks
+            logger.warning("%s: cannot be locked against a second writer: %s", printable(folder), error.strerror)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
+
+
 def make_folder(folder: Path) -> None:
     """Makes the folder where it is absent. Raises InvalidData if it cannot be made."""
     try:
@@ -57,13 +108,15 @@ def make_folder(folder: Path) -> None:
         raise InvalidData(f"{printable(folder)}: cannot be made a run folder: {error.strerror}") from None
 
 
-def clear(folder: Path) -> None:
+def clear(folder: Path, names: Sequence[str] = FILES) -> None:
     """Deletes a run's files; others stay. Raises InvalidData if one cannot be. Only after `finished_run` allowed it."""
-    for name in FILES:
+    for name in names:
         try:
             (folder / name).unlink(missing_ok=True)
         except OSError as error:
             raise InvalidData(f"{printable(folder / name)}: cannot be deleted: {error.strerror}") from None
+    if LOG in names:
+        shutil.rmtree(folder / EVENTS, ignore_errors=True)
 
 
 def _names(folder: Path) -> set[str]:
@@ -72,6 +125,7 @@ def _names(folder: Path) -> set[str]:
         raise InvalidData(f"{printable(folder)}: is a file; a run needs a folder")
     try:
         held = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        held = {name for name in held if name != LOCK and not (name.startswith(".") and name.endswith(".tmp"))}
     except OSError as error:
         raise InvalidData(f"{printable(folder)}: cannot be read: {error.strerror}") from None
     for name in sorted(held & set(FILES)):

@@ -3,36 +3,63 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from trifold.data.decode import printable
-from trifold.errors import InvalidData
+from trifold.errors import Failed, InvalidData
 from trifold.train.loop import Epoch
 
 
 class LogWriter:
-    """Appends entries to a new log; every entry is on its way to the disk when `write` returns."""
+    """Appends entries to a log, a new one or the first `keep` bytes of an old one.
 
-    def __init__(self, path: Path) -> None:
-        self.file = path.open("w", encoding="utf-8")
+    An entry has left the process when `write` returns.
+
+    Raises Failed where it cannot be written, a full disk say; InvalidData if the old one is shorter than `keep`.
+    """
+
+    def __init__(self, path: Path, *, keep: int = 0) -> None:
+        self.path = path
+        with self._named():
+            self.file = path.open("ab")
+            length = path.stat().st_size
+            if length < keep:
+                self.file.close()
+                raise InvalidData(
+                    f"{printable(path)}: has {length} bytes, fewer than the {keep} of the checkpoint beside it; start "
+                    "anew with --overwrite"
+                )
+            self.file.truncate(keep)
 
     def write(self, kind: str, entry: dict[str, Any]) -> None:
         """Writes one entry; its "type" stands first."""
-        self.file.write(json.dumps({"type": kind, **entry}) + "\n")
-        self.file.flush()
+        with self._named():
+            self.file.write((json.dumps({"type": kind, **entry}) + "\n").encode())
+            self.file.flush()
 
-    def write_epoch(self, epoch: Epoch) -> None:
-        """Writes one epoch."""
-        self.write("epoch", asdict(epoch))
+    def synced(self) -> int:
+        """The log's length in bytes, all of them on the disk."""
+        with self._named():
+            os.fsync(self.file.fileno())
+            return os.fstat(self.file.fileno()).st_size
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Failed(f"{printable(self.path)}: cannot be written: {error.strerror}") from None
 
     def __enter__(self) -> LogWriter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.file.close()
+        with suppress(OSError):  # what a full disk did not take has been said already
+            self.file.close()
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:

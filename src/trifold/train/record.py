@@ -20,18 +20,27 @@ from trifold.train.recipe import Recipe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is asked of a run, beside the data. seed: of weights, order and augmentation. split_seed: of the split."""
+    """What is asked of a run, beside the data.
+
+    seed: of weights, order and augmentation. split_seed: of the split. seconds: the wall time that the epochs are
+    planned to fill, in place of the recipe's number of epochs; 0: the recipe's. weights: digest of the pretrained
+    weights that the network begins with, or "".
+    """
 
     architecture: Architecture
     recipe: Recipe
     seed: int = 0
     split_seed: int = 0
+    seconds: float = 0.0
+    weights: str = ""
 
     def __post_init__(self) -> None:
         for name in ("seed", "split_seed"):
             value = getattr(self, name)
             if type(value) is not int or not 0 <= value < 2**31:
                 raise InvalidData(f"{name} must be a whole number from 0 to 2^31 - 1, got {value!r}")
+        if not 0 <= self.seconds <= 10**8:
+            raise InvalidData(f"seconds must be a number from 0 to 10^8, got {self.seconds!r}")
 
 
 def asked(plan: Plan, fingerprint: str) -> dict[str, Any]:
@@ -42,6 +51,8 @@ def asked(plan: Plan, fingerprint: str) -> dict[str, Any]:
         "data": fingerprint,
         "seed": plan.seed,
         "split_seed": plan.split_seed,
+        "seconds": plan.seconds,
+        "weights": plan.weights,
     }
 
 
@@ -60,8 +71,12 @@ class Result:
     cost: parameters, multiply_adds and activations of the network with this data's classes and channels.
     epoch: whose weights were kept, chosen on minival. minival_accuracy: at that epoch, in [0, 1].
     test: counts on test, looked at once. nearest: three nearest neighbours by pixel distance on the same split.
-    seconds: wall time of the training. threads: torch's. versions: of Python and the packages that compute.
-    scaling: how the architecture came about (budget, phi …), or empty.
+    quality: top-1, top-5, per class, calibration on test (`metrics.Quality`).
+    seconds: wall time of the training's steps and evaluations, over all sittings. waiting: share of the steps' time, in
+    [0, 1], in which images were fetched and augmented. epochs: how many were trained.
+    computed: threads, processes, device and versions that the bits depend on, and what was decided at the start.
+    versions: of Python and the packages that compute.
+    scaling: how the architecture came about (budget, phi …), or empty. loaded: what pretrained weights gave, or empty.
     """
 
     data: str
@@ -73,10 +88,14 @@ class Result:
     minival_accuracy: float
     test: Evaluation
     nearest: Evaluation
+    quality: dict[str, Any]
     seconds: float
-    threads: int
+    waiting: float
+    epochs: int
+    computed: dict[str, Any]
     versions: dict[str, str]
     scaling: dict[str, Any]
+    loaded: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

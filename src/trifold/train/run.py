@@ -1,56 +1,66 @@
-"""One training from data to a run folder: architecture, weights, log, record and pictures."""
+"""One training from data to a run folder; given again, it goes on where it was, bit for bit."""
 
 from __future__ import annotations
 
-import json
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
-from importlib.metadata import version
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from trifold import weights
 from trifold.architecture import to_toml
-from trifold.cost import cost
 from trifold.data.dataset import Dataset
-from trifold.data.decode import MIN_SIDE
-from trifold.data.images import Images, check_memory, load, measured
-from trifold.data.preprocessing import plain
-from trifold.data.split import Split, split
-from trifold.errors import InvalidInput
-from trifold.layers import Numerics
-from trifold.network import Network, build
-from trifold.report.figures import Confusion, Curves, draw_confusion, draw_curves
-from trifold.train.evaluate import Evaluation, evaluation, nearest_neighbours, probabilities
+from trifold.data.loader import Held
+from trifold.train import keeper, recipes
+from trifold.train.assemble import Assembled, Progress, assemble, cost_of
 from trifold.train.folder import (
     ARCHITECTURE,
-    CONFUSION,
-    CURVES,
+    CHECKPOINT,
     LOG,
+    RECIPE,
     RECORD,
-    WEIGHTS,
+    begun_run,
     clear,
     finished_run,
+    locked,
     make_folder,
 )
+from trifold.train.keeper import Keeper
 from trifold.train.log import LogWriter
-from trifold.train.loop import Epoch, Task, run_epochs
-from trifold.train.randomness import stream_seed
+from trifold.train.loop import Training, num_steps, run_epochs
+from trifold.train.machine import Machine, check_same, computed, default_threads, torch_threads
+from trifold.train.outcome import draw, outcome, save_weights, tested
+from trifold.train.planning import planned_epochs, step_seconds
+from trifold.train.processes import Processes, from_environment, from_first, joined
 from trifold.train.record import Plan, Record, Result, asked, run_id, write_atomic, write_record
+from trifold.train.stop import StopSign, listening
+from trifold.train.transfer import Pretrained
 
-YARDSTICK_SIDE = 32
-"""Pixels at which nearest neighbours compare images, where they are not smaller themselves."""
 
-SMALL_MULTIPLY_ADDS = 10_000_000
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sitting:
+    """One process's attempt at a run, begun or gone on with."""
 
-Progress = Callable[[int, int, str], None]
-"""Called with (done, total, what is being done)."""
+    folder: Path
+    dataset: Dataset
+    plan: Plan
+    wanted: dict[str, Any]
+    machine: Machine
+    processes: Processes
+    sign: StopSign
+    progress: Progress | None
+    since: float
+
+    @property
+    def id(self) -> str:
+        return run_id(self.wanted)
+
+    def told(self, done: int, total: int, what: str) -> None:
+        """Shows progress before the first step, and stops if told to."""
+        self.sign.check("nothing of this sitting was worth saving yet")
+        if self.progress is not None:
+            self.progress(done, total, what)
 
 
 def train(
@@ -58,189 +68,154 @@ def train(
     plan: Plan,
     *,
     run_folder: str | Path,
+    machine: Machine | None = None,
     overwrite: bool = False,
+    pretrained: Pretrained | None = None,
     scaling: Mapping[str, Any] | None = None,
-    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Record:
-    """Trains the plan's network and leaves a run folder; a run of this id that is already finished there is read.
+    """Trains the plan's network and leaves a run folder.
 
-    The weights kept are those of the epoch with the least minival loss, which on a small minival is steadier than its
-    accuracy; test is looked at once, with them.
-    scaling: how the architecture came about, kept in the record (plain values).
-    threads: of torch while training; None takes `default_threads`. Bits of the result depend on it; it is recorded.
-    progress: called after each image decoded and each step.
+    A run of this id that was begun there goes on, bit for bit as if it had never stopped; a finished one is read. The
+    weights kept are those of the epoch with the least minival loss; test is looked at once, with them.
     overwrite: replace the run that the folder holds, once the data are decoded and the network is built.
+    pretrained: what the network begins with; its digest is the plan's `weights`.
+    scaling: how the architecture came about, kept in the record (plain values).
+    progress: called after each image decoded and each step, in the first process.
 
-    Raises InvalidInput if threads is under 1; InvalidData if the split needs more images, or the folder holds anything
-    but a run; OtherRun if it holds another run and overwrite is not asked for.
+    Raises InvalidData if the split needs more images, or the folder holds anything but a run, is being written to, or
+    its run was begun with other threads, processes or versions; OtherRun if it holds another run and overwrite is not
+    asked for; Stopped after SIGTERM or Ctrl-C, when all is saved; Failed if the disk is full or a process is lost.
     """
-    folder = Path(run_folder)
+    machine, processes = machine or Machine(), from_environment()
     wanted = asked(plan, dataset.fingerprint)
-    finished = finished_run(folder, run_id(wanted), overwrite=overwrite)
-    if finished is not None:
-        return finished
-    with _torch_threads(default_threads(plan, dataset) if threads is None else threads):
-        result = _run(folder, dataset, plan, wanted, progress)
-    record = Record(
-        id=run_id(wanted),
-        asked=wanted,
-        result=replace(result, scaling=dict(scaling or {})),
-        source=dataset.source,
-        used=_used(dataset, plan),
-    )
-    write_record(folder / RECORD, record)
+    with joined(processes, machine.torch_device(processes)), listening() as sign:
+        sitting = _Sitting(
+            folder=Path(run_folder),
+            dataset=dataset,
+            plan=plan,
+            wanted=wanted,
+            machine=machine,
+            processes=processes,
+            sign=sign,
+            progress=progress if processes.first else None,
+            since=time.monotonic(),
+        )
+        finished = from_first(processes, lambda: finished_run(sitting.folder, sitting.id, overwrite=overwrite))
+        return finished or _sit(sitting, overwrite=overwrite, pretrained=pretrained, scaling=dict(scaling or {}))
+
+
+def _sit(sitting: _Sitting, *, overwrite: bool, pretrained: Pretrained | None, scaling: dict[str, Any]) -> Record:
+    """The record of the run, from wherever it stands."""
+    folder, processes, machine = sitting.folder, sitting.processes, sitting.machine
+    begun = from_first(processes, lambda: None if overwrite else begun_run(folder, sitting.id))
+    threads = _threads(sitting, None if begun is None else begun[0])
+    now = computed(threads, processes, machine.torch_device(processes))
+    if begun is not None and not machine.inexact:
+        check_same(folder, begun[0]["computed"], now)
+    with torch_threads(threads), ExitStack() as writing:
+        run = assemble(
+            sitting.dataset,
+            sitting.plan,
+            machine=machine,
+            processes=processes,
+            held=None if begun is None else begun[0]["decided"]["held"],
+            pretrained=pretrained,
+            progress=sitting.told,
+        )
+        if processes.first:
+            make_folder(folder)
+            writing.enter_context(locked(folder))
+        start, length = begun or _begin(sitting, run, now)
+        recipe = replace(run.task.recipe, epochs=start["decided"]["epochs"])
+        run = replace(run, task=replace(run.task, recipe=recipe))
+        result = _run(sitting, run, start, length)
+        record = Record(
+            id=sitting.id,
+            asked=sitting.wanted,
+            result=replace(result, scaling=scaling),
+            source=sitting.dataset.source,
+            used=tuple(sorted({sitting.dataset.samples[i].digest for i in (*run.parts.train, *run.parts.minival)})),
+        )
+        if processes.first:
+            write_record(folder / RECORD, record)
+            clear(folder, (CHECKPOINT, "checkpoint.previous.pt"))
     return record
 
 
-def default_threads(plan: Plan, dataset: Dataset) -> int:
-    """1 for networks under 10 M multiply-adds, else what torch has.
+def _threads(sitting: _Sitting, start: Mapping[str, Any] | None) -> int:
+    """As asked for, or as the run was begun, or by the network's size."""
+    if sitting.machine.threads:
+        return sitting.machine.threads
+    if start is not None:
+        return int(start["computed"]["threads"])
+    return default_threads(cost_of(sitting.dataset, sitting.plan)["multiply_adds"], sitting.processes)
 
-    A step of so small a network is hundreds of operations of microseconds each: on two cores a second thread was
-    measured to gain a third at best, and to cost a factor of three to fifty where another process wants the core.
+
+def _begin(sitting: _Sitting, run: Assembled, now: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """Decides what is decided once, writes the log's start entry and gives it back with its length in bytes.
+
+    An older run is whole until here, where nothing of the new one can be refused any more.
     """
-    return 1 if _cost(plan, dataset)["multiply_adds"] < SMALL_MULTIPLY_ADDS else torch.get_num_threads()
+    epochs = sitting.plan.recipe.epochs
+    if sitting.plan.seconds:
+        step = step_seconds(run.network, run.task)
+        spent = time.monotonic() - sitting.since
+        epochs = from_first(sitting.processes, lambda: planned_epochs(sitting.plan.seconds, spent, step, run.task))
+
+    def write() -> tuple[dict[str, Any], int]:
+        clear(sitting.folder)
+        decided = {"held": isinstance(run.task.train, Held), "epochs": epochs}
+        entry = {"id": sitting.id, "asked": sitting.wanted, "computed": now, "decided": decided}
+        with LogWriter(sitting.folder / LOG) as log:
+            log.write("start", entry)
+            length = log.synced()
+        return {"type": "start", **entry}, length
+
+    return from_first(sitting.processes, write)
 
 
-@contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    """torch computes with so many threads. Raises InvalidInput if that is under 1."""
-    if type(threads) is not int or not 1 <= threads <= 1024:
-        raise InvalidInput(f"threads must be a whole number from 1 to 1024, got {threads!r}")
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _note_beginning(sitting: _Sitting, training: Training, log: LogWriter, *, resumed: bool) -> None:
+    """Logs how the sitting begins."""
+    if resumed:
+        log.write("resumed", {"epoch": training.epoch + 1, "step": training.step})
+        return
+    plan = sitting.plan
+    write_atomic(sitting.folder / ARCHITECTURE, to_toml(plan.architecture))
+    write_atomic(sitting.folder / RECIPE, recipes.to_toml(plan.recipe, recipes.base_of(plan.recipe, plan.architecture)))
+    for bad in sitting.dataset.skipped:
+        log.write("skipped", bad._asdict())
 
 
-def _run(folder: Path, dataset: Dataset, plan: Plan, wanted: dict[str, Any], progress: Progress | None) -> Result:
-    """Everything but the record: loads, trains, tests once, writes weights, log and pictures."""
-    parts, network = split(dataset, seed=plan.split_seed), _network(dataset, plan)
-    sizes = plan.architecture.resolution, min(YARDSTICK_SIDE, max(MIN_SIDE, dataset.median_side))
-    preprocessings = tuple(plain(size, dataset.mode) for size in sizes)
-    check_memory(dataset, *preprocessings)
-    make_folder(folder)
-    images, small = load(dataset, *preprocessings, progress=progress)
-    task = _task(dataset, plan, images, parts)
-    clear(folder)  # an older run is whole until here, where nothing of the new one can be refused any more
-    with LogWriter(folder / LOG) as log:
-        log.write("start", {"id": run_id(wanted), "asked": wanted, "threads": torch.get_num_threads()})
-        write_atomic(folder / ARCHITECTURE, to_toml(plan.architecture))
-        for bad in dataset.skipped:
-            log.write("skipped", bad._asdict())
-        started = time.perf_counter()
-        epochs, best, kept = _train_epochs(network, task, log, progress)
-        seconds = time.perf_counter() - started
-        network.load_state_dict(kept)
-        tested = _test(network, task, dataset, images[parts.test])
-        log.write("test", {"epoch": best.epoch, "accuracy": tested.accuracy, "images": tested.total})
-    result = Result(
-        data=dataset.name,
-        note=dataset.note,
-        images={name: len(part) for name, part in parts._asdict().items()},
-        skipped=tuple(bad.reason for bad in dataset.skipped),
-        cost=_cost(plan, dataset),
-        epoch=best.epoch,
-        minival_accuracy=best.minival_accuracy,
-        test=tested,
-        nearest=nearest_neighbours(small[parts.train], small[parts.test], dataset.classes),
-        seconds=seconds,
-        threads=torch.get_num_threads(),
-        versions=_versions(),
-        scaling={},
-    )
-    _save_weights(folder, network, task, result, wanted)
-    draw_curves(curves(epochs, chosen=best.epoch), folder / CURVES)
-    draw_confusion(Confusion(tested.classes, tested.confusion), folder / CONFUSION)
+def _run(sitting: _Sitting, run: Assembled, start: dict[str, Any], length: int) -> Result:
+    """Trains from the last checkpoint, or from the beginning, tests once, and writes all but the record."""
+    folder, processes, recipe = sitting.folder, sitting.processes, run.task.recipe
+    training = Training(run.network, run.task)
+    state = from_first(processes, lambda: keeper.load(folder))
+    if state is not None:
+        training.load_state_dict(state["training"])
+        length = state["log_bytes"]
+    steps = num_steps(len(run.task.train), recipe, processes)
+    with ExitStack() as open_log:
+        log = open_log.enter_context(LogWriter(folder / LOG, keep=length)) if processes.first else None
+        if log is not None:
+            _note_beginning(sitting, training, log, resumed=state is not None)
+        watcher = Keeper(
+            folder,
+            log=log,
+            sign=sitting.sign,
+            every=sitting.machine.checkpoint_seconds,
+            total=steps * recipe.epochs,
+            steps=steps,
+            progress=sitting.progress,
+        )
+        run_epochs(training, run.task, watcher)
+        chances = tested(run, training)
+        result = outcome(
+            sitting.dataset, sitting.plan, run, training, chances=chances, computed=start["computed"] | start["decided"]
+        )
+        if log is not None:
+            log.write("test", {"epoch": result.epoch, "accuracy": result.test.accuracy, "images": result.test.total})
+            save_weights(folder, run, result, sitting.wanted)
+            draw(folder, training.epochs, result)
     return result
-
-
-def _used(dataset: Dataset, plan: Plan) -> tuple[str, ...]:
-    """The digests of the samples that train or choose, sorted."""
-    parts = split(dataset, seed=plan.split_seed)
-    return tuple(sorted({dataset.samples[i].digest for i in (*parts.train, *parts.minival)}))
-
-
-def _network(dataset: Dataset, plan: Plan) -> Network:
-    """The network before its first step."""
-    recipe = plan.recipe
-    network: Network = build(
-        plan.architecture,
-        num_classes=len(dataset.classes),
-        in_channels=dataset.in_channels,
-        numerics=Numerics(bn_eps=recipe.bn_eps, bn_momentum=recipe.bn_momentum, padding=recipe.padding),
-        drop_rate=recipe.drop_rate,
-        drop_path_rate=recipe.drop_path_rate,
-        seed=stream_seed(plan.seed, "weights"),
-    )
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own idiom
-    return network
-
-
-def _task(dataset: Dataset, plan: Plan, images: Images, parts: Split) -> Task:
-    """What is trained on, its mean and std measured on train alone."""
-    training = images[parts.train]
-    return Task(
-        train=training,
-        minival=images[parts.minival],
-        preprocessing=measured(plain(plan.architecture.resolution, dataset.mode), training),
-        recipe=plan.recipe,
-        seed=plan.seed,
-        flip=dataset.mirror,
-    )
-
-
-def _train_epochs(
-    network: Network, task: Task, log: LogWriter, progress: Progress | None
-) -> tuple[list[Epoch], Epoch, dict[str, Tensor]]:
-    """All epochs, the best of them by minival, and a copy of its weights."""
-    epochs: list[Epoch] = []
-    best: Epoch | None = None
-    kept: dict[str, Tensor] = {}
-    for epoch in run_epochs(network, task, progress):
-        log.write_epoch(epoch)
-        epochs.append(epoch)
-        if best is None or epoch.minival_loss < best.minival_loss:
-            best = epoch
-            kept = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    assert best is not None  # a recipe has at least one epoch
-    return epochs, best, kept
-
-
-def _test(network: Network, task: Task, dataset: Dataset, held_out: Images) -> Evaluation:
-    chances = probabilities(network, held_out.pixels, task.preprocessing)
-    return evaluation(dataset.classes, chances.argmax(1), held_out.labels)
-
-
-def _cost(plan: Plan, dataset: Dataset) -> dict[str, int]:
-    spent = cost(plan.architecture, num_classes=len(dataset.classes), in_channels=dataset.in_channels)
-    return {name: getattr(spent, name) for name in ("parameters", "multiply_adds", "activations")}
-
-
-def _versions() -> dict[str, str]:
-    packages = ("trifold", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
-
-
-def _save_weights(folder: Path, network: Network, task: Task, result: Result, wanted: dict[str, Any]) -> None:
-    metadata = {
-        "classes": result.test.classes,
-        "preprocessing": task.preprocessing.to_dict(),
-        "recipe": task.recipe.to_dict(),
-        "data": {"fingerprint": wanted["data"], "split_seed": wanted["split_seed"]},
-        "accuracy": {"test": result.test.accuracy, "minival": result.minival_accuracy},
-    }
-    weights.save(folder / WEIGHTS, network, {name: json.dumps(value) for name, value in metadata.items()})
-
-
-def curves(epochs: list[Epoch], *, chosen: int) -> Curves:
-    """The figure data of a run's epochs."""
-    return Curves(
-        epochs=tuple(entry.epoch for entry in epochs),
-        train_loss=tuple(entry.train_loss for entry in epochs),
-        minival_loss=tuple(entry.minival_loss for entry in epochs),
-        minival_accuracy=tuple(entry.minival_accuracy for entry in epochs),
-        chosen=chosen,
-    )

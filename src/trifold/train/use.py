@@ -16,7 +16,7 @@ from trifold.data.dataset import Dataset, Sample
 from trifold.data.decode import decode, printable, read_bytes
 from trifold.data.images import load, to_pixels
 from trifold.data.preprocessing import Preprocessing, from_dict
-from trifold.data.sources import BUILT_IN
+from trifold.data.sources import is_there
 from trifold.data.split import split
 from trifold.errors import InvalidData, InvalidInput
 from trifold.network import Network
@@ -110,7 +110,7 @@ def trained_on(run: str | Path) -> str:
     source = read_record(file).source
     if not source:
         raise InvalidData(f"{printable(file)}: does not say where its data lie; name the data")
-    if source not in BUILT_IN and not Path(source).is_dir():
+    if not is_there(source):
         raise InvalidData(
             f"{printable(run)}: was trained on the folder {printable(source)}, which is gone; name the data"
         )

@@ -1,0 +1,95 @@
+"""Commands that look for what would spoil a training, before it begins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trifold.cli.options import json_option, labelled, print_json, print_table
+
+if TYPE_CHECKING:
+    from trifold.data.scan import Scan
+    from trifold.doctor import Finding
+    from trifold.table import Cell
+
+
+@click.group()
+def doctor() -> None:
+    """Look for what would spoil a training."""
+
+
+@doctor.command("data")
+@click.argument("data")
+@click.option("--resolution", type=int, help="Compare the images with this resolution, in pixels.")
+@click.option("--skip-bad", is_flag=True, help="Bad images are listed as warnings: they will be left out.")
+@json_option
+@click.pass_context
+def check_images(context: click.Context, data: str, resolution: int | None, skip_bad: bool, as_json: bool) -> None:
+    """Count DATA's images and list what is wrong with them; status 1 if any finding is an error."""
+    from dataclasses import asdict, replace
+
+    from trifold.data.scan import scan
+    from trifold.data.sources import open_data
+    from trifold.doctor import check_data
+
+    dataset = open_data(data, skip_bad=True)
+    findings = check_data(dataset, resolution=resolution)
+    if skip_bad:
+        findings = tuple(
+            replace(finding, severity="warning") if finding.what == "bad file" else finding for finding in findings
+        )
+    scanned = scan(dataset)
+    if as_json:
+        print_json({"scan": scan_json(scanned), "findings": [asdict(finding) for finding in findings]})
+    else:
+        _print_scan(scanned)
+        _print_findings(findings)
+    context.exit(1 if any(finding.severity == "error" for finding in findings) else 0)
+
+
+def scan_json(scanned: Scan) -> dict[str, Any]:
+    """The scan as plain values; a ratio without an end is null, characters that cannot be printed are "?"."""
+    from dataclasses import asdict
+    from math import isfinite
+
+    from trifold.data.decode import printable
+
+    return {
+        **asdict(scanned),
+        "name": printable(scanned.name),
+        "widths": scanned.widths._asdict(),
+        "heights": scanned.heights._asdict(),
+        "bad": [{"path": printable(file.path), "reason": file.reason} for file in scanned.bad],
+        "equal": [{**group._asdict(), "names": list(map(printable, group.names))} for group in scanned.equal],
+        "imbalance": scanned.imbalance if isfinite(scanned.imbalance) else None,
+    }
+
+
+def _print_scan(scanned: Scan) -> None:
+    from trifold.data.decode import printable
+
+    splits = [split for split in scanned.counts if split]
+    by_split = list(scanned.counts.values())
+    rows: list[tuple[Cell, ...]] = []
+    for name in by_split[0]:
+        numbers = [counts[name] for counts in by_split]
+        rows.append((name, *(numbers if splits else ()), sum(numbers)))
+    totals = [sum(counts.values()) for counts in by_split]
+    rows.append(("all", *(totals if splits else ()), sum(totals)))
+    title = f"{printable(scanned.name)}: {scanned.images:,} images"
+    print_table(labelled(title, ("class", *splits, "images"), rows))
+    sides = [("width", *scanned.widths), ("height", *scanned.heights)]
+    click.echo()
+    print_table(labelled("sizes in pixels", ("side", "smallest", "median", "largest"), sides))
+    click.echo()
+    modes = ", ".join(f"{count:,} {mode}" for mode, count in scanned.modes.items())
+    click.echo(f"modes: {modes}; largest class over smallest: {scanned.imbalance:.1f}")
+    click.echo(f"left out: {len(scanned.bad):,} bad files, {scanned.ignored:,} files that are no images")
+
+
+def _print_findings(findings: tuple[Finding, ...]) -> None:
+    click.echo()
+    for finding in findings:
+        click.echo(f"{click.style(finding.severity, bold=True)}: {finding.what}: {finding.text}")
+        click.echo(f"    {finding.advice}")

@@ -1,0 +1,88 @@
+"""What came of a training: tested once, weights saved, pictures drawn, all of it a Result."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trifold import weights
+from trifold.data.dataset import Dataset
+from trifold.report.figures import Confusion, Curves, draw_confusion, draw_curves
+from trifold.train.assemble import Assembled, cost_of
+from trifold.train.evaluate import evaluation, nearest_neighbours, predictions
+from trifold.train.folder import CONFUSION, CURVES, WEIGHTS
+from trifold.train.loop import Epoch, Training
+from trifold.train.metrics import quality
+from trifold.train.record import Plan, Result
+
+PACKAGES = ("trifold", "torch", "torchvision", "numpy", "pillow", "scikit-learn", "timm")
+
+
+def tested(run: Assembled, training: Training) -> torch.Tensor:
+    """The probabilities of the test images by the kept weights, which the run's network then holds."""
+    run.network.load_state_dict(training.kept)
+    return predictions(run.network, run.test, run.task)
+
+
+def outcome(
+    dataset: Dataset, plan: Plan, run: Assembled, training: Training, *, chances: torch.Tensor, computed: dict[str, Any]
+) -> Result:
+    """The result of a finished training. chances: what `tested` gave."""
+    best, labels = training.best, run.test.labels
+    steps_seconds = sum(epoch.seconds for epoch in training.epochs)
+    return Result(
+        data=dataset.name,
+        note=dataset.note,
+        images={name: len(part) for name, part in run.parts._asdict().items()},
+        skipped=tuple(bad.reason for bad in dataset.skipped),
+        cost=cost_of(dataset, plan),
+        epoch=best.epoch,
+        minival_accuracy=best.minival_accuracy,
+        test=evaluation(dataset.classes, chances.argmax(1), labels),
+        nearest=nearest_neighbours(run.known, run.asked, dataset.classes),
+        quality=quality(chances, labels, dataset.classes).to_dict(),
+        seconds=steps_seconds,
+        waiting=sum(epoch.waiting * epoch.seconds for epoch in training.epochs) / max(steps_seconds, 1e-9),
+        epochs=len(training.epochs),
+        computed=computed,
+        versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        scaling={},
+        loaded={} if run.loaded is None else asdict(run.loaded),
+    )
+
+
+def save_weights(folder: Path, run: Assembled, result: Result, wanted: dict[str, Any]) -> None:
+    """Writes the network with what is needed to use it: classes, preprocessing, recipe, what it was trained on."""
+    metadata = {
+        "classes": result.test.classes,
+        "preprocessing": run.task.preprocessing.to_dict(),
+        "recipe": run.task.recipe.to_dict(),
+        "data": {"fingerprint": wanted["data"], "split_seed": wanted["split_seed"]},
+        "accuracy": {"test": result.test.accuracy, "minival": result.minival_accuracy},
+    }
+    network = run.network.cpu()
+    weights.save(folder / WEIGHTS, network, {name: json.dumps(value) for name, value in metadata.items()})
+
+
+def draw(folder: Path, epochs: Sequence[Epoch], result: Result) -> None:
+    """Writes the run's pictures."""
+    draw_curves(curves(epochs, chosen=result.epoch), folder / CURVES)
+    draw_confusion(Confusion(result.test.classes, result.test.confusion), folder / CONFUSION)
+
+
+def curves(epochs: Sequence[Epoch], *, chosen: int) -> Curves:
+    """The figure data of a run's epochs."""
+    return Curves(
+        epochs=tuple(entry.epoch for entry in epochs),
+        train_loss=tuple(entry.train_loss for entry in epochs),
+        minival_loss=tuple(entry.minival_loss for entry in epochs),
+        minival_accuracy=tuple(entry.minival_accuracy for entry in epochs),
+        chosen=chosen,
+    )
