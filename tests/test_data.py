@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import struct
@@ -14,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from PIL import Image
 
 from trifold.data.augment import augment
-from trifold.data.dataset import Dataset
+from trifold.data.dataset import Dataset, Sample
 from trifold.data.digits import open_digits
 from trifold.data.folder import open_folder
 from trifold.data.images import Images, load, measured, normalise, to_pixels
@@ -280,6 +283,150 @@ def test_given_splits_are_kept_and_only_what_is_missing_is_cut(tmp_path: Path) -
     assert all(dataset.samples[i].name.startswith("validation/") for i in parts.minival)
     without = split(replace(dataset, samples=tuple(s for s in dataset.samples if s.split != "minival")))
     assert [len(part) for part in without] == [6, 2, 8]
+
+
+def made(counts: dict[str, int], *, digests: dict[int, str] | None = None, part: str = "") -> Dataset:
+    """A dataset without files: images of each class, all different but for the digests given by index."""
+    names = [name for name, count in counts.items() for _ in range(count)]
+    samples = tuple(
+        Sample(
+            name=f"{name}/{i}",
+            label=list(counts).index(name),
+            split=part,
+            width=8,
+            height=8,
+            mode="L",
+            digest=(digests or {}).get(i, str(i)),
+            content=b"",
+        )
+        for i, name in enumerate(names)
+    )
+    return Dataset(name="made", classes=tuple(counts), samples=samples)
+
+
+def test_a_split_without_equal_images_is_what_it_has_always_been(digits: Dataset) -> None:
+    # Indices of the splits before equal images were kept together; runs made then must be evaluated on the same images.
+    three = {"cat": 12, "dog": 9, "eel": 15}
+    assert split(made(three), seed=5)[1:] == ((9, 20, 23, 31), (5, 7, 18, 19, 24, 25, 26))
+    assert split(made(three, part="train"), test_share=0.3)[1:] == (
+        (1, 17, 27, 34),
+        (4, 6, 7, 8, 13, 19, 20, 22, 23, 29, 32),
+    )
+    two = made({"cat": 10, "dog": 10}, part="train")
+    tested = tuple(replace(s, split="test") if i % 5 == 0 else s for i, s in enumerate(two.samples))
+    assert split(replace(two, samples=tested), seed=2)[1:] == ((1, 13), (0, 5, 10, 15))
+    hashes = [hashlib.sha256(repr(part).encode()).hexdigest()[:16] for part in split(digits)]
+    assert hashes == ["825880ad90c8103c", "9ed1481763fd1299", "d767d7dabeb23959"]
+
+
+@given(
+    kinds=st.lists(st.integers(0, 12), min_size=8, max_size=60),
+    other=st.lists(st.integers(8, 30), min_size=8, max_size=60),
+    seed=st.integers(0, 5),
+)
+def test_equal_images_never_come_into_different_parts(kinds: list[int], other: list[int], seed: int) -> None:
+    digests = {i: f"kind {kind}" for i, kind in enumerate([*kinds, *other])}
+    dataset = made({"a": len(kinds), "b": len(other)}, digests=digests)
+    clear = [set(kinds) - set(other), set(other) - set(kinds)]
+    assume(min(map(len, clear)) >= 3)
+    parts = split(dataset, seed=seed)
+    assert sorted(parts.train + parts.minival + parts.test) == list(range(len(digests)))
+    found = [{digests[i] for i in part} for part in parts]
+    assert len(found[0] | found[1] | found[2]) == sum(map(len, found))
+    both = {f"kind {kind}" for kind in set(kinds) & set(other)}
+    assert both <= found[0]
+    for part in (parts.minival, parts.test):
+        assert {dataset.samples[i].label for i in part} == {0, 1}
+
+
+def test_equal_images_make_a_part_a_little_smaller_rather_than_larger() -> None:
+    for seed in range(20):
+        parts = split(made({"a": 20, "b": 20}, digests=dict.fromkeys((0, 1), "pair")), seed=seed)
+        assert len(parts.test) in (7, 8)
+        assert len(parts.minival) in (3, 4)
+
+
+def test_a_class_with_too_few_different_images_is_refused() -> None:
+    message = "class 'a' has 9 images, 2 different ones; its split into train and test and minival needs at least 3"
+    with pytest.raises(InvalidData, match=message):
+        split(made({"a": 9, "b": 9}, digests=dict.fromkeys(range(8), "same")))
+
+
+def test_a_class_absent_from_a_given_split_is_refused() -> None:
+    dataset = made({"a": 6, "b": 6}, part="train")
+    samples = (replace(dataset.samples[0], split="test"), *dataset.samples[1:])
+    with pytest.raises(InvalidData, match="made: class 'b' has no images in test; at least 1 is needed"):
+        split(replace(dataset, samples=samples))
+
+
+def test_a_label_a_split_or_a_class_that_cannot_be_is_refused() -> None:
+    dataset = made({"a": 2, "b": 2})
+    first = dataset.samples[0]
+    for label in (-1, 2):
+        with pytest.raises(InvalidData, match=f"made: a/0: label is {label}; allowed are 0 to 1"):
+            replace(dataset, samples=(replace(first, label=label),))
+    with pytest.raises(InvalidData, match="made: a/0: split is 'val'; allowed are train, minival, test, or none"):
+        replace(dataset, samples=(replace(first, split="val"),))
+    with pytest.raises(InvalidData, match="made: class 'a' is named twice; names must differ"):
+        replace(dataset, classes=("a", "a"))
+
+
+def test_what_is_named_like_an_image_without_being_one_is_named(folder: Path) -> None:
+    os.mkfifo(folder / "cat" / "pipe.png")
+    (folder / "cat" / "folder.jpg").mkdir()
+    (folder / "cat" / "gone.png").symlink_to("nowhere.png")
+    (folder / "cat" / "itself.png").symlink_to("itself.png")
+    (folder / "cat" / "linked").symlink_to(folder / "dog")
+    (folder / "eel").symlink_to("nowhere")
+    with pytest.raises(InvalidData, match="6 of 16 images cannot be used"):
+        open_folder(folder)
+    found = open_folder(folder, skip_bad=True)
+    assert found.class_counts == {"cat": 5, "dog": 5}
+    reasons = {Path(file.path).name: file.reason.partition(": ")[2] for file in found.skipped}
+    assert {name: reason.partition(";")[0] for name, reason in reasons.items()} == {
+        "eel": "is a dangling link",
+        "folder.jpg": "is a folder named like an image",
+        "gone.png": "is a dangling link",
+        "itself.png": "is a dangling link",
+        "linked": "is a link to a folder, which is not followed",
+        "pipe.png": "is a named pipe",
+    }
+
+
+def test_images_beside_the_class_folders_are_counted_in_the_log(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    picture(5).save(folder / "preview.png")
+    assert len(open_folder(folder).samples) == 10
+    assert "1 images, such as preview.png, lie beside the class folders" in caplog.text
+
+
+def test_hidden_folders_are_passed_over(folder: Path) -> None:
+    (folder / "cat" / ".thumbnails").mkdir()
+    picture(5).save(folder / "cat" / ".thumbnails" / "small.png")
+    assert open_folder(folder).class_counts == {"cat": 5, "dog": 5}
+
+
+def test_images_are_in_the_order_of_their_sorted_paths(folder: Path) -> None:
+    for name in ("b/1.png", "b.c/1.png", "b-/1.png", "B.png", "b.png", "a/z/1.png", "a/é.png"):
+        (folder / "cat" / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(zlib.crc32(name.encode())).save(folder / "cat" / name)
+    names = [sample.name for sample in open_folder(folder).samples]
+    assert names == [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.png"))]
+
+
+def test_images_in_two_given_splits_are_warned_of_with_the_first_pair(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = make_folder(tmp_path, {"train/a": 3, "train/b": 3, "test/a": 2, "test/b": 2})
+    open_folder(root)
+    assert not caplog.records
+    for i in (1, 2):
+        picture(zlib.crc32(b"train/a") + i).save(root / "test" / "a" / f"copy{i}.png")
+    open_folder(root)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{root}: 2 images stand in more than one split, byte by byte, such as test/a/copy1.png (test) and "
+        "train/a/001.png (train)"
+    )
 
 
 def test_a_class_with_too_few_images_is_refused_with_its_counts(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""torchvision's sets, on tiny files in each set's own layout; CIFAR's and the flowers' checksums are those of the test."""
+"""torchvision's sets, on tiny files in each set's own layout; the checksums of CIFAR and the flowers are the test's."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def stanford_cars(root: Path, _: pytest.MonkeyPatch) -> list[Path]:
         for i, name in enumerate(names):
             picture(folder / f"cars_{split_name}" / name, 100 * number + i)
         savemat(folder / file, {"annotations": np.array(list(zip(names, (2, 1, 2, 1), strict=True)), dtype=kind)})
-    names = np.array(["Audi R8 Coupe 2012", "Ram C/V Cargo Van 2012"], dtype=object)
-    savemat(folder / "devkit/cars_meta.mat", {"class_names": names})
+    classes = np.array(["Audi R8 Coupe 2012", "Ram C/V Cargo Van 2012"], dtype=object)
+    savemat(folder / "devkit/cars_meta.mat", {"class_names": classes})
     return [folder / "devkit/cars_meta.mat", folder / "cars_test_annos_withlabels.mat"]
 
 
@@ -236,7 +236,8 @@ def test_a_set_that_is_absent_says_which_files_are_expected_where(name: str, tmp
 def test_a_damaged_list_is_refused_in_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for file in MAKERS[name](tmp_path, monkeypatch):
         content = file.read_bytes()
-        for damaged in (content[: len(content) // 2], b"\xff\0 no list", b""):
+        cut = [] if file.suffix == ".txt" else [content[: len(content) // 2]]  # half a list of lines is a list
+        for damaged in (*cut, b"\xff\0 no list", b""):
             file.write_bytes(damaged)
             with pytest.raises(InvalidData) as caught:
                 open_data(f"{name}:{tmp_path}")

@@ -101,10 +101,10 @@ MISTAKES: dict[str, tuple[str | bytes, str]] = {
     "no label column": ("path,class\npictures/00.png,a\n", "line 1: has no column label, only path, class; needed are"),
     "no path column": ("name,label\npictures/00.png,a\n", "line 1: has no column path, only name, label; needed are"),
     "semicolons": ("path;label\npictures/00.png;a\n", "line 1: has no column path, only path;label; .* with commas"),
-    "two path columns": ("path,image,label\nx,y,a\n", "line 1: has the columns path and image, which both mean the path"),
+    "two path columns": ("path,image,label\nx,y,a\n", "line 1: has the columns path and image, which both mean the"),
     "a field too many": ("path,label\npictures/00.png,a,b\n", "line 2: has 3 fields; the header has 2"),
     "empty path": ("path,label\n,a\n", "line 2: path is empty; allowed is the path of an image"),
-    "empty label": ("path,label\npictures/00.png,a\npictures/01.png, \n", "line 3: label is empty; allowed is the name"),
+    "empty label": ("path,label\npictures/00.png,a\npictures/01.png, \n", "line 3: label is empty; allowed is the"),
     "unprintable label": (
         "path,label\npictures/00.png,a\u2028b\n",
         r"line 2: label is 'a\?b'; allowed are printable characters",
@@ -124,7 +124,7 @@ MISTAKES: dict[str, tuple[str | bytes, str]] = {
     ),
     "a folder": ("path,label\npictures/00.png,a\npictures,b\n", "line 3: path is 'pictures', which is a folder"),
     "a null": (b"path,label\npictures/00.png,a\nx\0y,b\n", r"line 3: (path is 'x\?y', where there is no|is not CSV)"),
-    "not UTF-8": (b"path,label\npictures/00.png,a\npictures/01.png,\xe9\n", "line 3: has the byte 0xe9, which is not UTF-8"),
+    "not UTF-8": (b"path,label\npictures/00.png,a\nx.png,\xe9\n", "line 3: has the byte 0xe9, which is not UTF-8"),
     "an open quote": ('path,label\n"pictures/00.png,a\n', "line 2: is not CSV: unexpected end of data"),
     "one class": ("path,label\n" + rows("aaa"), "labels.csv: has 1 class, 'a'; at least 2 are needed"),
     "no train": ("path,label,split\npictures/00.png,a,test\n", "has the splits test; a file with splits needs train"),
@@ -163,3 +163,9 @@ def test_absent_files_are_all_named_and_left_out_with_skip_bad(images: Path) -> 
 def test_a_csv_that_is_absent_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match=r"no\.csv: cannot be read: No such file or directory"):
         open_data(tmp_path / "no.csv")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(InvalidData, match=r"pipe\.csv: is no regular file"):
+        open_data(tmp_path / "pipe.csv")

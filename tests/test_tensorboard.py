@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trifold.errors import InvalidData
 from trifold.train.tensorboard import PREFIX, Scalar, scalars, write_events
@@ -31,9 +31,9 @@ LOG = [
     step(1, loss=4.0),
     step(2, loss=3.0),
     epoch(1),
-    step(3, epoch=2, loss=2.0),
-    {"type": "skipped", "step": 4},
-    step(4, epoch=2, loss=1.0),
+    step(1, epoch=2, loss=2.0),
+    {"type": "resumed", "step": 4},
+    step(2, epoch=2, loss=1.0),
     epoch(2, minival_accuracy=0.625),
 ]
 
@@ -99,7 +99,7 @@ def test_an_entry_that_a_resumed_log_has_twice_counts_as_written_last() -> None:
 
 
 def test_time_goes_on_evenly_within_an_epoch(tmp_path: Path) -> None:
-    seconds = {point.step: point.seconds for point in scalars([*LOG, step(5, epoch=3)])}
+    seconds = {point.step: point.seconds for point in scalars([*LOG, step(1, epoch=3)])}
     assert seconds == {1: 4.0, 2: 8.0, 3: 12.0, 4: 16.0, 5: 16.0}
     path = write_events(LOG, tmp_path / "events", started=1000.0)
     reader = EventAccumulator(str(path))
@@ -119,7 +119,7 @@ def test_a_log_without_steps_has_its_epochs_by_number() -> None:
 def test_two_hundred_thousand_steps_are_thinned_and_each_epochs_last_is_kept(tmp_path: Path) -> None:
     log: list[dict[str, Any]] = []
     for number in range(1, 101):
-        log += [step(s, epoch=number, loss=float(s)) for s in range(2000 * number - 1999, 2000 * number + 1)]
+        log += [step(s, epoch=number, loss=float(s)) for s in range(1, 2001)]
         log.append(epoch(number))
     start = time.process_time()
     write_events(log, tmp_path / "events")

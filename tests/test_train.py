@@ -1,100 +1,34 @@
-"""Recipes, schedule, loop and evaluation, on trainings of seconds."""
+"""Random streams, loop and evaluation, on trainings of seconds."""
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.tiny import QUICK, TINY, digits
-from trifold import layers
+from tests.tasks import task_of, tiny_network, trained
+from tests.tiny import QUICK, digits
 from trifold.data.dataset import Dataset
 from trifold.data.digits import open_digits
 from trifold.data.images import load
+from trifold.data.loader import Held
 from trifold.data.preprocessing import plain
 from trifold.data.split import split
 from trifold.errors import InvalidInput
-from trifold.network import Network, Numerics, build
-from trifold.train import recipe
 from trifold.train.evaluate import evaluation, nearest_neighbours, probabilities, wilson
-from trifold.train.loop import Task, epoch_batches, epoch_draws, num_steps, run_epochs
+from trifold.train.loop import epoch_order, num_images, num_steps
+from trifold.train.prepare import epoch_draws
 from trifold.train.randomness import stream_seed
-from trifold.train.recipe import Recipe, find_recipe, from_dict
+from trifold.train.recipe import Recipe
 from trifold.train.schedule import warmup_cosine
 
 __all__ = ["digits"]  # the fixture
 
 
-def task_of(dataset: Dataset, recipe: Recipe, seed: int = 0) -> Task:
-    (images,) = load(dataset, plain(8, "L"))
-    parts = split(dataset)
-    return Task(
-        train=images[parts.train],
-        minival=images[parts.minival],
-        preprocessing=plain(8, "L"),
-        recipe=recipe,
-        seed=seed,
-        flip=False,
-    )
-
-
-def tiny_network(seed: int = 0) -> Network:
-    numerics = Numerics(bn_momentum=0.1, padding="symmetric")
-    return build(TINY, num_classes=10, in_channels=1, numerics=numerics, drop_rate=0.1, seed=seed)
-
-
 def losses_of(dataset: Dataset, recipe: Recipe, seed: int = 0) -> list[float]:
-    return [epoch.train_loss for epoch in run_epochs(tiny_network(seed), task_of(dataset, recipe, seed))]
-
-
-# ---- recipe and schedule ----
-
-
-def test_a_recipe_survives_its_round_trip_through_json() -> None:
-    recipe = find_recipe("small", {"epochs": 3})
-    assert from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
-    assert recipe.epochs == 3
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "allowed"),
-    [
-        ("epochs", 0, "a whole number from 1 to 100000"),
-        ("batch_size", 1, "a whole number from 2 to 65536"),
-        ("padding", "none", "same or same_static or symmetric"),
-        ("lr", 0.0, "a number from 1e-08 to 100"),
-        ("lr", float("nan"), "a number from"),
-        ("drop_rate", 1.0, "a number from 0 to 0.95"),
-        ("optimizer", "adam", "adamw or sgd"),
-        ("shift", 0.6, "a number from 0 to 0.5"),
-    ],
-)
-def test_a_recipe_out_of_range_is_refused(field: str, value: object, allowed: str) -> None:
-    with pytest.raises(InvalidInput, match=f"^recipe: {field} must be {re.escape(allowed)}.*, got {value!r}$"):
-        find_recipe("small", {field: value})
-
-
-def test_a_recipes_paddings_are_the_networks() -> None:
-    assert recipe.PADDINGS == layers.PADDINGS
-
-
-def test_unknown_recipes_and_fields_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="recipe must be small, got 'large'"):
-        find_recipe("large")
-    with pytest.raises(InvalidInput, match="recipe has no field 'epoch'; its fields are name, epochs,"):
-        find_recipe("small", {"epoch": 3})
-    with pytest.raises(InvalidInput, match="recipe: fields do not fit"):
-        from_dict({"name": "x"})
-
-
-def test_the_rate_rises_in_a_line_then_falls_along_half_a_cosine() -> None:
-    assert [warmup_cosine(p, 0.2) for p in (0.0, 0.1, 0.2, 0.6, 1.0)] == pytest.approx([0, 0.5, 1, 0.5, 0])
-    assert warmup_cosine(0.0, 0.0) == 1
-    assert warmup_cosine(0.999, 1.0) == pytest.approx(0.999)
-    assert warmup_cosine(1.0, 1.0) == 1
+    training, _ = trained(tiny_network(seed), task_of(dataset, recipe, seed))
+    return [epoch.train_loss for epoch in training.epochs]
 
 
 # ---- randomness and loop ----
@@ -107,32 +41,42 @@ def test_streams_differ_by_seed_purpose_and_position() -> None:
     assert stream_seed(0, "order", 0) == stream_seed(0, "order", 0)
 
 
+def sizes_of(images: int, recipe: Recipe) -> list[int]:
+    """Images of each step of an epoch."""
+    steps = num_steps(images, recipe)
+    return [num_images(images, steps, step) for step in range(steps)]
+
+
 @pytest.mark.parametrize(("images", "sizes"), [(100, {33, 34}), (5, {5}), (33, {33}), (50, {25}), (2, {2})])
 def test_an_epoch_deals_every_image_once_into_even_batches(images: int, sizes: set[int]) -> None:
-    batches = epoch_batches(images, QUICK, seed=0, epoch=1)
-    assert torch.cat(batches).sort().values.tolist() == list(range(images))
-    assert {len(batch) for batch in batches} == sizes
+    order = epoch_order(torch.zeros(images, dtype=torch.long), QUICK, 0, 1)
+    assert order.sort().values.tolist() == list(range(images))
+    assert set(sizes_of(images, QUICK)) == sizes
+    assert sum(sizes_of(images, QUICK)) == images
 
 
 def test_no_step_has_a_single_image() -> None:
     for images in range(2, 40):
-        sizes = [len(batch) for batch in epoch_batches(images, replace(QUICK, batch_size=2), seed=0, epoch=0)]
+        sizes = sizes_of(images, replace(QUICK, batch_size=2))
         assert min(sizes) >= 2
         assert sum(sizes) == images
-    assert num_steps(100, 3) == 33
+    assert num_steps(100, replace(QUICK, batch_size=3)) == 33
 
 
 def test_a_single_training_image_is_refused_before_training(digits: Dataset) -> None:
     task = task_of(digits, QUICK)
+    assert isinstance(task.train, Held)
+    task = replace(task, train=Held(images=task.train.images[[0]]))
     with pytest.raises(InvalidInput, match="train must hold at least 2 images, which batch norm needs, got 1"):
-        next(run_epochs(tiny_network(), replace(task, train=task.train[[0]])))
+        trained(tiny_network(), task)
 
 
 def test_order_and_draws_change_with_the_epoch() -> None:
-    first, second = (torch.cat(epoch_batches(50, QUICK, 0, epoch)) for epoch in (0, 1))
-    assert not torch.equal(first, second)
-    assert not torch.equal(epoch_draws(50, 0, 0), epoch_draws(50, 0, 1))
-    assert torch.equal(epoch_draws(50, 0, 1), epoch_draws(50, 0, 1))
+    labels = torch.zeros(50, dtype=torch.long)
+    assert not torch.equal(epoch_order(labels, QUICK, 0, 0), epoch_order(labels, QUICK, 0, 1))
+    first, second, again = (epoch_draws(50, QUICK, 0, epoch) for epoch in (0, 1, 1))
+    assert not torch.equal(first.geometry, second.geometry)
+    assert torch.equal(second.geometry, again.geometry)
 
 
 def test_the_same_seed_and_threads_give_the_same_losses_to_the_last_bit(digits: Dataset) -> None:
@@ -161,8 +105,7 @@ def test_training_seeds_no_device_that_the_network_is_not_on(digits: Dataset, mo
 @pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 0.02), ("sgd", 0.2)])
 def test_the_loss_falls_and_the_rate_follows_the_schedule(digits: Dataset, optimizer: str, lr: float) -> None:
     recipe = replace(QUICK, epochs=16, optimizer=optimizer, lr=lr, warmup_epochs=4.0)
-    network = tiny_network()
-    epochs = list(run_epochs(network, task_of(digits, recipe)))
+    epochs = trained(tiny_network(), task_of(digits, recipe))[0].epochs
     assert epochs[-1].train_loss < 0.85 * epochs[0].train_loss
     assert epochs[-1].minival_accuracy > 0.3
     steps = 7  # 211 training images in batches of 32, to the nearest whole number
@@ -174,7 +117,7 @@ def test_a_loss_that_is_no_number_stops_with_the_rate_named(digits: Dataset) -> 
     network = tiny_network()
     torch.nn.init.constant_(network.get_classifier().weight, float("nan"))  # type: ignore[arg-type]  # a Linear
     with pytest.raises(InvalidInput, match=r"lr 0\.003 is too high: the loss is nan at epoch 1 step 1"):
-        next(run_epochs(network, task_of(digits, QUICK)))
+        trained(network, task_of(digits, QUICK))
 
 
 # ---- evaluation ----

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import click
 
 from trifold.cli import describe, training
-from trifold.cli.options import is_first
+from trifold.cli.options import BEGAN, is_first
 from trifold.errors import Failed, InvalidInput, Stopped
 
 _NO_MEMORY = ("allocate memory", "out of memory")
@@ -50,8 +51,10 @@ def _stop(text: str, status: int) -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="trifold")
-def trifold() -> None:
+@click.pass_context
+def trifold(context: click.Context) -> None:
     """Scale a convolutional network's depth, width and resolution together, to a budget."""
+    context.meta[BEGAN] = time.monotonic()
 
 
 COMMANDS = (

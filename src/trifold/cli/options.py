@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from trifold.scaling import Coefficients, Rounding
     from trifold.table import Cell, Table
 
+BEGAN = "trifold.began"
+"""Where a command's context keeps the reading of time.monotonic() at which it began."""
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trifold.cli.options import (
+    BEGAN,
     Command,
     coefficients_of,
     file_name,
@@ -141,6 +142,7 @@ def _machine(options: Mapping[str, Any]) -> Machine:
         in_memory=options["in_memory"],
         checkpoint_seconds=options["checkpoint_every"],
         inexact=options["inexact"],
+        began=click.get_current_context().find_root().meta.get(BEGAN, 0.0),
     )
 
 

@@ -44,10 +44,25 @@ class Images:
 def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> UInt8[Tensor, "channels height width"]:
     """The image as training saw it: its centre square, in the mode, resized (antialiased); not normalised."""
     pixels = v2.functional.pil_to_tensor(image.convert(preprocessing.mode))
+    if image.size == (preprocessing.resolution, preprocessing.resolution):
+        return pixels
     square = v2.functional.center_crop(pixels, [min(image.size)])
     interpolation = _INTERPOLATION[preprocessing.interpolation]
     size = [preprocessing.resolution, preprocessing.resolution]
     return v2.functional.resize(square, size, interpolation=interpolation, antialias=True)
+
+
+def cropped(
+    image: Image.Image, box: tuple[int, int, int, int], preprocessing: Preprocessing
+) -> UInt8[Tensor, "channels height width"]:
+    """The box (left, top, width, height) of the image in pixels, resized to the resolution, as bytes."""
+    left, top, width, height = box
+    pixels = v2.functional.pil_to_tensor(image.convert(preprocessing.mode))
+    size = [preprocessing.resolution, preprocessing.resolution]
+    interpolation = _INTERPOLATION[preprocessing.interpolation]
+    return v2.functional.resized_crop(
+        pixels, top, left, height, width, size, interpolation=interpolation, antialias=True
+    )
 
 
 def check_memory(dataset: Dataset, *preprocessings: Preprocessing) -> None:

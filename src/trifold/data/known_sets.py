@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from scipy.io.matlab import MatReadError
 
 from trifold._torchvision import torchvision
 from trifold.data.dataset import Dataset
@@ -14,7 +17,7 @@ from trifold.data.decode import printable
 from trifold.data.listing import SPLIT_NAMES, Candidate, Listing, open_listing
 from trifold.errors import InvalidData
 
-_DAMAGED = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError)
+_DAMAGED = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MatReadError, zlib.error)
 """What torchvision raises where the files are absent, or are not those that it knows."""
 
 
@@ -43,7 +46,7 @@ class KnownSet:
 def _cifar(dataset: type[torchvision.datasets.CIFAR10]) -> Callable[[str, str], Part]:
     def read(root: str, split: str) -> Part:
         part = dataset(root, train=split == "train")
-        return Part(classes=part.classes, images=part.data, labels=part.targets)
+        return Part(classes=part.classes, images=list(part.data), labels=part.targets)
 
     return read
 

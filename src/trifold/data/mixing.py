@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from scipy.special import betaincinv  # type: ignore[import-untyped]  # scipy has no annotations
+from scipy.special import betaincinv
 from torch import Tensor
 
 from trifold.errors import InvalidInput

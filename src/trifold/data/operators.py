@@ -19,7 +19,7 @@ CONSTANTS_SIDE = 331
 """The side in pixels that distances are meant for; they grow and shrink with it.
 
 The original has the same pixels at any size, 224 to 800: at 224, TranslateY at AutoAugment's level 9 moves an image by
-225, out of sight. The policy was searched for at 331 (arXiv:1805.09501 §3.3).
+225, out of sight. torchvision's own policies take their distances as shares of 331 pixels, too.
 """
 
 Pixels: TypeAlias = UInt8[Tensor, "images channels height width"]
@@ -46,7 +46,7 @@ class Operator(NamedTuple):
     flipped with probability 1/2. Elsewhere the argument is the first of the six.
     """
 
-    argument: Callable[[float, Constants], float]
+    argument: Callable[[int | float, Constants], float]
     kernel: Callable[[Pixels, Numbers, Places], Pixels]
     matrix: Callable[[float, int, int], Matrix] | None = None
 
@@ -181,39 +181,39 @@ def _rotate(degrees: float, height: int, width: int) -> Matrix:
     return cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y
 
 
-def _nothing(level: float, constants: Constants) -> float:
+def _nothing(level: int | float, constants: Constants) -> float:
     return 0.0
 
 
-def _degrees(level: float, constants: Constants) -> float:
+def _degrees(level: int | float, constants: Constants) -> float:
     return 30 * (level / 10)
 
 
-def _shear(level: float, constants: Constants) -> float:
+def _shear(level: int | float, constants: Constants) -> float:
     return 0.3 * (level / 10)
 
 
-def _distance(level: float, constants: Constants) -> float:
+def _distance(level: int | float, constants: Constants) -> float:
     return constants.translate * (level / 10)
 
 
-def _half(level: float, constants: Constants) -> float:
+def _half(level: int | float, constants: Constants) -> float:
     return float(int(constants.cutout * (level / 10)))
 
 
-def _factor(level: float, constants: Constants) -> float:
+def _factor(level: int | float, constants: Constants) -> float:
     return 1.8 * (level / 10) + 0.1
 
 
-def _bits(level: float, constants: Constants) -> float:
+def _bits(level: int | float, constants: Constants) -> float:
     return float(int(4 * (level / 10)))
 
 
-def _threshold(level: float, constants: Constants) -> float:
+def _threshold(level: int | float, constants: Constants) -> float:
     return float(int(256 * (level / 10)))
 
 
-def _amount(level: float, constants: Constants) -> float:
+def _amount(level: int | float, constants: Constants) -> float:
     return float(int(110 * (level / 10)))
 
 

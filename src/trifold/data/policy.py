@@ -52,7 +52,7 @@ def rand_draws(num_ops: int) -> int:
 
 
 def auto_augment(
-    pixels: UInt8[Tensor, "batch channels height width"], draws: Float[Tensor, "batch draws"]
+    pixels: UInt8[Tensor, "batch channels height width"], draws: Float[Tensor, "batch 7"]
 ) -> UInt8[Tensor, "batch channels height width"]:
     """Each image after one of AutoAugment's 25 sub-policies, drawn with equal chance.
 
@@ -75,7 +75,7 @@ def rand_augment(
     draws: Float[Tensor, "batch draws"],
     *,
     num_ops: int,
-    magnitude: float,
+    magnitude: int | float,
 ) -> UInt8[Tensor, "batch channels height width"]:
     """Each image after num_ops operators of its own, one after another, each drawn from all 16 with equal chance.
 

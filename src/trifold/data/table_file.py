@@ -68,6 +68,8 @@ def in_order(names: set[str]) -> tuple[str, ...]:
 
 
 def _text(file: Path, where: str) -> str:
+    if file.exists() and not file.is_file():  # a pipe would be waited for
+        raise InvalidData(f"{where}: is no regular file; allowed is a .csv of paths and labels")
     try:
         content = file.read_bytes()
     except OSError as error:

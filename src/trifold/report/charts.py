@@ -17,7 +17,7 @@ from trifold.report.contents import Calibration, Rates
 from trifold.report.figures import Confusion, Curves
 
 WIDTH, HEIGHT = 400.0, 240.0
-LEFT, RIGHT, TOP, BOTTOM = 54.0, 12.0, 12.0, 40.0
+LEFT, RIGHT, TOP, BOTTOM = 56.0, 25.0, 12.0, 42.0
 MOST_POINTS = 600
 """A line of more points is drawn through as many, evenly taken; twice what a wide screen can tell apart."""
 
@@ -106,7 +106,7 @@ def draw_chart(chart: Chart) -> str:
     axes = frame(chart)
     parts = [_axes(axes, chart.x_label, share_label if chart.share else number_label)]
     if chart.marked is not None and axes.x_range[0] <= chart.marked[0] <= axes.x_range[1]:
-        parts.append(_mark(axes.x(chart.marked[0]), chart.marked[1]))
+        parts.append(_mark(axes.x(chart.marked[0]), chart.marked[1], low=chart.share))
     parts += [_line(axes, line) for line in chart.lines]
     names = ", ".join(line.label for line in chart.lines)
     return _svg("".join(parts), f"{chart.title} ({names}) over {chart.x_label}s{_ends(chart)}")
@@ -186,20 +186,19 @@ def _axes(
         parts.append(f'<text x="{LEFT - 7:g}" y="{y + 4:.1f}" text-anchor="end">{y_text(tick)}</text>')
     for tick in axes.x_ticks:
         x = axes.x(tick)
-        anchor = "end" if x > right - 8 else "middle"
-        x = min(x, right + 4) if anchor == "end" else x
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 17:g}" text-anchor="{anchor}">{x_text(tick)}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 17:g}" text-anchor="middle">{x_text(tick)}</text>')
     middle = (LEFT + right) / 2
     parts.append(f'<text x="{middle:g}" y="{HEIGHT - 5:g}" text-anchor="middle">{escape(x_label)}</text>')
     return "".join(parts)
 
 
-def _mark(x: float, label: str) -> str:
-    """A vertical line whose label stands on the side that has room."""
+def _mark(x: float, label: str, *, low: bool) -> str:
+    """A vertical line whose label stands where there is room: losses end low, accuracies high."""
     anchor, shift = ("end", -5) if x > WIDTH / 2 else ("start", 5)
+    y = HEIGHT - BOTTOM - 8 if low else TOP + 10
     return (
         f'<path class="line green dashed" d="M{x:.1f} {TOP:g}V{HEIGHT - BOTTOM:g}"/>'
-        f'<text class="mark" x="{x + shift:.1f}" y="{TOP + 10:g}" text-anchor="{anchor}">{escape(label)}</text>'
+        f'<text class="mark" x="{x + shift:.1f}" y="{y:g}" text-anchor="{anchor}">{escape(label)}</text>'
     )
 
 

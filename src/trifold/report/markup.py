@@ -51,7 +51,7 @@ def scroll(inside: str, label: str, *, tall: bool = False) -> str:
     )
 
 
-def table(grid: Grid, caption: str) -> str:
+def table(grid: Grid) -> str:
     """The first column names its row; a column of numbers stands to the right."""
     numbers = [i > 0 and all(_is_number(row[i]) for row in grid.rows) for i in range(len(grid.columns))]
     kinds = [' class="number"' if number else "" for number in numbers]
@@ -60,8 +60,7 @@ def table(grid: Grid, caption: str) -> str:
     )
     body = "".join(_row(row, kinds) for row in grid.rows)
     foot = f"<tfoot>{_row(grid.total, kinds)}</tfoot>" if grid.total else ""
-    said = f"<caption>{caption}</caption>"
-    return f'<table class="wide">{said}<thead><tr>{head}</tr></thead><tbody>{body}</tbody>{foot}</table>'
+    return f'<table class="wide"><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{foot}</table>'
 
 
 def _row(row: Sequence[Cell], kinds: Sequence[str]) -> str:

@@ -103,12 +103,12 @@ def confused_pairs(pairs: Sequence[ConfusedPair]) -> str:
 def class_table(rows: Sequence[ClassRow]) -> str:
     """Images, precision, recall and F1 of each class."""
     cells = tuple((row.name, row.images, share(row.precision), share(row.recall), share(row.f1)) for row in rows)
-    caption = (
-        "Precision: of the images given the class, the share that are of it. Recall: of its own images, the share "
-        "given the class."
+    said = (
+        "<p>Precision: of the images given the class, the share that are of it. Recall: of its own images, the share "
+        "given the class. F1: their harmonic mean.</p>"
     )
-    made = table(Grid(("class", "test images", "precision", "recall", "F1"), cells), caption)
-    return section("Classes", scroll(made, "Classes", tall=len(rows) > 30))
+    made = table(Grid(("class", "images", "precision", "recall", "F1"), cells))
+    return section("Classes", said + scroll(made, "Classes", tall=len(rows) > 30))
 
 
 def reliability(calibration: Calibration) -> str:
@@ -116,25 +116,25 @@ def reliability(calibration: Calibration) -> str:
     images = sum(part.images for part in calibration.bins)
     stated = sum(part.images * part.confidence for part in calibration.bins) / max(1, images)
     correct = sum(part.images * part.accuracy for part in calibration.bins) / max(1, images)
-    lean = "more" if stated > correct else "less"
+    lean = "just as" if abs(stated - correct) < 0.005 else "more" if stated > correct else "less"
+    than = "as" if lean == "just as" else "than"
     said = (
         f"<p>Expected calibration error: <strong>{share(calibration.error)}</strong>. The network states a probability "
-        f"of {share(stated)} on average and {share(correct)} are correct: it is {lean} sure of itself than it should "
+        f"of {share(stated)} on average and {share(correct)} are correct: it is {lean} sure of itself {than} it should "
         "be. Points below the dotted line: too sure; a point's area grows with its number of images.</p>"
     )
     rows = tuple((share(part.confidence), share(part.accuracy), part.images) for part in calibration.bins)
-    numbers = table(Grid(("stated", "correct", "images"), rows), "The same as numbers")
-    figure = (
-        f"<figure>{draw_reliability(calibration)}<figcaption>correct, over stated probability</figcaption></figure>"
-    )
-    return section("Calibration", f'{said}<div class="panels">{figure}{scroll(numbers, "Calibration")}</div>')
+    numbers = scroll(table(Grid(("stated", "correct", "images"), rows)), "Calibration as numbers")
+    figure = f"<figure><h3>Correct, over stated probability</h3>{draw_reliability(calibration)}</figure>"
+    return section("Calibration", f'{said}<div class="panels">{figure}{numbers}</div>')
 
 
 def cost_table(cost: Grid) -> str:
-    """What each stage of the network costs."""
-    return section(
-        "Cost by stage", scroll(table(cost, "For one image; multiply-adds as the paper counts them"), "Cost")
-    )
+    """What each stage of the network costs; nothing where it is not given."""
+    if not cost.rows:
+        return ""
+    said = "<p>For one image; multiply-adds as the paper counts them.</p>"
+    return section("Cost by stage", said + scroll(table(cost), "Cost by stage"))
 
 
 def recipe_table(recipe: Recipe) -> str:
@@ -216,12 +216,12 @@ def _matrix(confusion: Confusion) -> str:
     for i, (own, row) in enumerate(zip(confusion.classes, confusion.counts, strict=True)):
         cells = "".join(_cell(count, sum(row), right=i == j) for j, count in enumerate(row))
         rows.append(f'<tr><th scope="row">{name(_short(own))}</th>{cells}</tr>')
-    caption = "Test images; rows: true class, columns: predicted class. Colour: share of the row."
+    said = "<p>Test images; rows: true class, columns: predicted class. Colour: share of the row.</p>"
     matrix = (
-        f'<table class="matrix"><caption>{caption}</caption><thead><tr><th class="side" scope="col">true \\ predicted'
-        f"</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        '<table class="matrix"><thead><tr><th class="side" scope="col">true \\ predicted</th>'
+        f"{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
-    return scroll(matrix, "Confusion matrix")
+    return said + scroll(matrix, "Confusion matrix")
 
 
 def _cell(count: int, whole: int, *, right: bool) -> str:
@@ -231,7 +231,7 @@ def _cell(count: int, whole: int, *, right: bool) -> str:
     return f'<td class="{"right" if right else "wrong"}" style="--a:{strength:.2f}">{count}</td>'
 
 
-def _short(label: str, most: int = 20) -> str:
+def _short(label: str, most: int = 16) -> str:
     return label if len(label) <= most else label[: most - 1] + "…"
 
 

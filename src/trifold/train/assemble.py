@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -84,7 +86,8 @@ def assemble(
         held = machine.holds(len(dataset.samples) * shape.channels * shape.resolution**2)
     yardstick = plain(min(YARDSTICK_SIDE, max(MIN_SIDE, dataset.median_side)), dataset.mode)
     if held:
-        images, small = load(dataset, shape, yardstick, progress=progress)
+        images, *smaller = load(dataset, *dict.fromkeys((shape, yardstick)), progress=progress)
+        small = smaller[0] if smaller else images
         train, minival, test = (Held(images=images[part]) for part in parts)
         known, asked = small[_spaced(parts.train, NEAREST_IMAGES)], small[_spaced(parts.test, YARDSTICK_TESTS)]
     else:
@@ -126,9 +129,20 @@ def make_network(dataset: Dataset, plan: Plan, device: torch.device) -> Network:
         if device.type != "cuda":
             raise InvalidInput("recipe: sync_bn must be false on a CPU: torch has it for GPUs only, got True")
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    if recipe.compile and device.type == "cpu" and not any(map(shutil.which, _compilers())):
+        raise InvalidInput(
+            f"recipe: compile must be false here: torch.compile needs a C++ compiler, {' or '.join(_compilers())}, and"
+            " there is none, got True"
+        )
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own idiom
     return network
+
+
+def _compilers() -> tuple[str, ...]:
+    """The commands that torch.compile may find a compiler by."""
+    own = os.environ.get("CXX")
+    return (own,) if own else ("g++", "clang++", "c++")
 
 
 def cost_of(dataset: Dataset, plan: Plan) -> dict[str, int]:

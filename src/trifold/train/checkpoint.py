@@ -90,10 +90,9 @@ def load(path: Path) -> dict[str, Any] | None:
             state = read(candidate)
         except InvalidData as error:
             damaged = damaged or str(error)
-            logger.warning("%s", error)
             continue
         if damaged:
-            logger.warning("going on from the checkpoint before it, %s", printable(candidate))
+            logger.warning("%s; going on from the checkpoint before it, %s", damaged, printable(candidate))
         return state
     if damaged:
         raise InvalidData(f"{damaged}; no older checkpoint is whole: start anew with --overwrite")

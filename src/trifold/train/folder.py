@@ -9,12 +9,12 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from trifold.data.decode import printable
-from trifold.errors import InvalidData
+from trifold.errors import Failed, InvalidData, InvalidInput
 from trifold.train.record import Record, read_record
 
 logger = logging.getLogger(__name__)
@@ -80,23 +80,24 @@ def locked(folder: Path) -> Iterator[None]:
     Raises InvalidData if another process has it, or the folder cannot be written to.
     """
     try:
-        file = (folder / LOCK).open("a+", encoding="utf-8")
+        file = (folder / LOCK).open("a+b", buffering=0)
     except OSError as error:
         raise InvalidData(f"{printable(folder)}: cannot be written to: {error.strerror}; give another folder") from None
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            # Not flock, which worker processes inherit: they outlive a killed training by seconds.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # POSIX allows either
             file.seek(0)
-            holder = printable(file.read(100).strip()) or "another process"
+            holder = printable(file.read(100).decode(errors="replace").strip()) or "another process"
             raise InvalidData(
                 f"{printable(folder)}: is being written to by {holder}; wait for it, or give another folder"
             ) from None
         except OSError as error:  # a file system without locks
             logger.warning("%s: cannot be locked against a second writer: %s", printable(folder), error.strerror)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
+        with suppress(OSError):  # a full disk takes no name; the lock holds without one
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n".encode())
         yield
 
 
@@ -117,6 +118,33 @@ def clear(folder: Path, names: Sequence[str] = FILES) -> None:
             raise InvalidData(f"{printable(folder / name)}: cannot be deleted: {error.strerror}") from None
     if LOG in names:
         shutil.rmtree(folder / EVENTS, ignore_errors=True)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Deletes what a killed writer left under temporary names of a run's files."""
+    for name in FILES:
+        for path in folder.glob(f".{name}*.tmp"):
+            with suppress(OSError):
+                path.unlink()
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Within it a file that cannot be written, for a full disk say, raises Failed with one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    except InvalidInput as error:  # from `weights.save`
+        if "cannot be written" not in str(error):
+            raise
+        reason = str(error).rpartition("cannot be written: ")[2]
+    else:
+        return
+    raise Failed(
+        f"{printable(folder)}: cannot be written to: {reason}; what was saved stands: make room and give the same "
+        "command again"
+    ) from None
 
 
 def _names(folder: Path) -> set[str]:

@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from trifold.data.loader import Crops, Files
 from trifold.errors import InvalidInput
 from trifold.network import Network
 from trifold.train.average import Average
@@ -61,6 +62,7 @@ class Epoch:
     waiting: float = 0.0
 
 
+@runtime_checkable
 class StepWatcher(Protocol):
     """What is told of each step when it is done; it may save the training, or raise to stop it."""
 
@@ -71,6 +73,7 @@ class StepWatcher(Protocol):
         """Called when the state is whole again; stop: whether any process was told to stop."""
 
 
+@runtime_checkable
 class Watcher(StepWatcher, Protocol):
     """What is told of epochs as well."""
 
@@ -195,7 +198,10 @@ def run_steps(training: Training, task: Task, watcher: StepWatcher) -> None:
     weights = class_weights(task) if task.recipe.balance == "weights" else None
     draws = epoch_draws(len(task.train), task.recipe, task.seed, epoch)
     parts = _own_parts(task, epoch, steps)
-    pixels = task.train.batches([part.indices for step in parts[first:] for part in step])
+    rest = [part for step in parts[first:] for part in step]
+    cropped = isinstance(task.train, Files) and task.recipe.crop_area < 1
+    crops = Crops(float(task.recipe.crop_area), [draws.crop[part.rows] for part in rest]) if cropped else None
+    pixels = task.train.batches([part.indices for part in rest], crops)
     for step in range(first, steps):
         started, waited, loss = time.perf_counter(), 0.0, 0.0
         rate = learning_rate(task.recipe, epoch * steps + step, steps_per_epoch=float(steps))

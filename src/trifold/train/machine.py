@@ -30,6 +30,7 @@ class Machine:
     threads: torch's; 0: `default_threads`. workers: processes that decode images where they are not held in memory;
     -1: one a core, at most four. device: auto is a GPU where there is one. in_memory: whether images are decoded once
     and held; auto: where they fit into half the free memory, at most 8 GiB. checkpoint_seconds: the most that is lost.
+    began: reading of time.monotonic() from which a planned time counts; 0: when the training is called.
     inexact: go on with a run that was begun with other threads, processes, device or versions, though bits will differ.
 
     Raises InvalidInput naming the field, the value and what is allowed.
@@ -41,6 +42,7 @@ class Machine:
     in_memory: str = "auto"
     checkpoint_seconds: float = 15.0
     inexact: bool = False
+    began: float = 0.0
 
     def __post_init__(self) -> None:
         for name, low, high in (("threads", 0, 1024), ("workers", -1, 256)):

@@ -142,11 +142,11 @@ def quality(
     # Rounding leaves a softmax a hair above 1 at times, and torchmetrics takes such numbers for logits.
     chances, labels = chances.detach().cpu().double().clamp(0, _BELOW_ONE), labels.cpu().long()
     own = chances.gather(1, labels[:, None]).clamp_min(_SMALLEST)
-    among = float(accuracy(chances, labels, num, average="micro", top_k=TOP)) if num > TOP else None
+    among = accuracy(chances, labels, num, average="micro", top_k=TOP) if num > TOP else None
     return Quality(
         classes=tuple(classes),
         loss=float(-own.log().mean()),
-        top5=among,
+        top5=None if among is None else round(float(among) * len(labels)) / len(labels),  # it was a float32
         calibration_error=float(calibration_error(chances, labels, num, n_bins=NUM_BINS)),
         bins=calibration_bins(chances, labels),
         confusion=tuple(map(tuple, confusion_matrix(chances, labels, num).tolist())),

@@ -29,6 +29,7 @@ _WHOLE: dict[str, tuple[int, int]] = {
     "patience": (0, 100_000),
     "head_epochs": (0, 100_000),
     "policy_ops": (1, 8),
+    "pad_crop": (0, 256),
 }
 _RANGES: dict[str, tuple[float, float]] = {
     "lr": (1e-8, 100),
@@ -73,7 +74,9 @@ class Recipe:
     head_epochs: first so many epochs train the classifier alone. layer_decay: each row of the network, counted back
     from the classifier, has this share of the next one's rate. freeze_bn: batch norm keeps statistics, scale and shift.
     balance: classes of unequal size: weights in the loss, or a sampler that draws each class equally often.
-    shift, rotation, zoom, horizontal_flip, crop_area: see `data.augment`; images that may not be mirrored never are.
+    shift, rotation, zoom, horizontal_flip: see `data.augment.augment`; images that may not be mirrored never are.
+    crop_area: random crops of at least this share of the area, stretched to the whole; pad_crop: zeros all round, so
+    many pixels, and a crop of the first size.
     policy: see `data.policy`; policy_ops and policy_magnitude (of 10) are RandAugment's N and M.
     mixup, cutmix: alpha of the Beta distribution of their shares; where both are given, each step takes one.
     bn_eps, bn_momentum, padding: see `layers.Numerics`. normalisation: mean and standard deviation measured on train,
@@ -114,6 +117,7 @@ class Recipe:
     zoom: float = 0.0
     horizontal_flip: bool = False
     crop_area: float = 1.0
+    pad_crop: int = 0
     policy: str = "none"
     policy_ops: int = 2
     policy_magnitude: float = 9.0

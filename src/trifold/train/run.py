@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trifold.architecture import to_toml
 from trifold.data.dataset import Dataset
+from trifold.data.decode import printable
 from trifold.data.loader import Held
+from trifold.errors import Failed, InvalidData
 from trifold.train import keeper, recipes
 from trifold.train.assemble import Assembled, Progress, assemble, cost_of
 from trifold.train.folder import (
@@ -22,9 +25,11 @@ from trifold.train.folder import (
     RECORD,
     begun_run,
     clear,
+    clear_unfinished,
     finished_run,
     locked,
     make_folder,
+    writing,
 )
 from trifold.train.keeper import Keeper
 from trifold.train.log import LogWriter
@@ -99,7 +104,7 @@ def train(
             processes=processes,
             sign=sign,
             progress=progress if processes.first else None,
-            since=time.monotonic(),
+            since=machine.began or time.monotonic(),
         )
         finished = from_first(processes, lambda: finished_run(sitting.folder, sitting.id, overwrite=overwrite))
         return finished or _sit(sitting, overwrite=overwrite, pretrained=pretrained, scaling=dict(scaling or {}))
@@ -113,7 +118,7 @@ def _sit(sitting: _Sitting, *, overwrite: bool, pretrained: Pretrained | None, s
     now = computed(threads, processes, machine.torch_device(processes))
     if begun is not None and not machine.inexact:
         check_same(folder, begun[0]["computed"], now)
-    with torch_threads(threads), ExitStack() as writing:
+    with torch_threads(threads), _watching_workers(sitting.sign), ExitStack() as stack:
         run = assemble(
             sitting.dataset,
             sitting.plan,
@@ -125,7 +130,10 @@ def _sit(sitting: _Sitting, *, overwrite: bool, pretrained: Pretrained | None, s
         )
         if processes.first:
             make_folder(folder)
-            writing.enter_context(locked(folder))
+            stack.enter_context(locked(folder))
+            if not overwrite:
+                _check_unchanged(sitting, begun)
+            clear_unfinished(folder)
         start, length = begun or _begin(sitting, run, now)
         recipe = replace(run.task.recipe, epochs=start["decided"]["epochs"])
         run = replace(run, task=replace(run.task, recipe=recipe))
@@ -138,9 +146,36 @@ def _sit(sitting: _Sitting, *, overwrite: bool, pretrained: Pretrained | None, s
             used=tuple(sorted({sitting.dataset.samples[i].digest for i in (*run.parts.train, *run.parts.minival)})),
         )
         if processes.first:
-            write_record(folder / RECORD, record)
+            with writing(folder):
+                write_record(folder / RECORD, record)
             clear(folder, (CHECKPOINT, "checkpoint.previous.pt"))
     return record
+
+
+def _check_unchanged(sitting: _Sitting, begun: tuple[dict[str, Any], int] | None) -> None:
+    """Raises InvalidData if another process began or ended a run in the folder before this one had the lock."""
+    finished = finished_run(sitting.folder, sitting.id, overwrite=False)
+    if finished is not None or begun_run(sitting.folder, sitting.id) != begun:
+        raise InvalidData(
+            f"{printable(sitting.folder)}: another process wrote to it meanwhile; give the same command again"
+        )
+
+
+@contextmanager
+def _watching_workers(sign: StopSign) -> Iterator[None]:
+    """Within it a lost worker is one line: torch says so from a signal handler, wherever the training stands."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+    else:
+        return
+    sign.check("its workers with it; the last checkpoint stands")
+    raise Failed(
+        "a worker that decodes images was lost (killed, or out of memory); the same command goes on from the last "
+        "checkpoint"
+    )
 
 
 def _threads(sitting: _Sitting, start: Mapping[str, Any] | None) -> int:
@@ -166,11 +201,11 @@ def _begin(sitting: _Sitting, run: Assembled, now: dict[str, Any]) -> tuple[dict
     def write() -> tuple[dict[str, Any], int]:
         clear(sitting.folder)
         decided = {"held": isinstance(run.task.train, Held), "epochs": epochs}
-        entry = {"id": sitting.id, "asked": sitting.wanted, "computed": now, "decided": decided}
-        with LogWriter(sitting.folder / LOG) as log:
-            log.write("start", entry)
-            length = log.synced()
-        return {"type": "start", **entry}, length
+        entry = {"type": "start", "id": sitting.id, "asked": sitting.wanted, "computed": now, "decided": decided}
+        line = json.dumps(entry) + "\n"
+        with writing(sitting.folder):  # whole or not at all: half a line would make it no run folder
+            write_atomic(sitting.folder / LOG, line)
+        return entry, len(line.encode())
 
     return from_first(sitting.processes, write)
 
@@ -181,8 +216,10 @@ def _note_beginning(sitting: _Sitting, training: Training, log: LogWriter, *, re
         log.write("resumed", {"epoch": training.epoch + 1, "step": training.step})
         return
     plan = sitting.plan
-    write_atomic(sitting.folder / ARCHITECTURE, to_toml(plan.architecture))
-    write_atomic(sitting.folder / RECIPE, recipes.to_toml(plan.recipe, recipes.base_of(plan.recipe, plan.architecture)))
+    recipe = recipes.to_toml(plan.recipe, recipes.base_of(plan.recipe, plan.architecture))
+    with writing(sitting.folder):
+        write_atomic(sitting.folder / ARCHITECTURE, to_toml(plan.architecture))
+        write_atomic(sitting.folder / RECIPE, recipe)
     for bad in sitting.dataset.skipped:
         log.write("skipped", bad._asdict())
 
@@ -216,6 +253,7 @@ def _run(sitting: _Sitting, run: Assembled, start: dict[str, Any], length: int) 
         )
         if log is not None:
             log.write("test", {"epoch": result.epoch, "accuracy": result.test.accuracy, "images": result.test.total})
-            save_weights(folder, run, result, sitting.wanted)
-            draw(folder, training.epochs, result)
+            with writing(folder):
+                save_weights(folder, run, result, sitting.wanted)
+                draw(folder, training.epochs, result)
     return result

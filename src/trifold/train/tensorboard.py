@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ EPOCH_TAGS = {
     "minival/top1": "minival_accuracy",
     "time/waiting_share": "waiting",
 }
-"""TensorBoard's name → the log's; waiting: share of the epoch's seconds spent waiting for data."""
+"""TensorBoard's name → the log's; waiting: share of the steps' time spent waiting for data."""
 
 
 class Scalar(NamedTuple):
@@ -34,27 +35,28 @@ class Scalar(NamedTuple):
 def scalars(entries: Iterable[Mapping[str, Any]], *, most_steps: int = MOST_STEPS) -> tuple[Scalar, ...]:
     """The points that a log's "step" and "epoch" entries give, in order of steps.
 
-    An epoch stands at its last step, or at its number where the log has no steps. Of more than most_steps steps as
-    many are taken, evenly, and each epoch's last. A step or epoch that the log has twice counts as it was written
-    last. Fields that are absent or None are left out. Raises InvalidData if one is not a number.
+    The log counts steps within their epoch; here they are counted through the run, and an epoch stands at its last
+    step, or at its number where the log has no steps. Of more than most_steps steps as many are taken, evenly, and
+    each epoch's last. A step or epoch that the log has twice counts as it was written last. Fields that are absent or
+    None are left out. Raises InvalidData if one is not a number.
     """
-    steps: dict[int, Mapping[str, Any]] = {}
+    steps: dict[tuple[int, int], Mapping[str, Any]] = {}
     epochs: dict[int, Mapping[str, Any]] = {}
     for entry in entries:
-        kind = entry["type"]
-        if kind == "step":
-            steps[int(_number(entry, "step"))] = entry
-        elif kind == "epoch":
+        if entry["type"] == "step":
+            steps[int(_number(entry, "epoch")), int(_number(entry, "step"))] = entry
+        elif entry["type"] == "epoch":
             epochs[int(_number(entry, "epoch"))] = entry
-    last = {int(_number(steps[step], "epoch")): step for step in sorted(steps)}
-    clock = _Clock(epochs, last)
-    points = [
-        point
-        for step in _thinned(sorted(steps), set(last.values()), most_steps)
-        for point in _points(steps[step], STEP_TAGS, step, clock.at_step(step, int(steps[step]["epoch"])))
-    ]
+    lengths = dict(sorted(steps))  # the last step of each epoch
+    seconds = {epoch: float(epochs.get(epoch, {}).get("seconds") or 0.0) for epoch in sorted({*epochs, *lengths})}
+    ends = dict(zip(seconds, accumulate(seconds.values()), strict=True))
+    last = dict(zip(seconds, accumulate(lengths.get(epoch, 0) for epoch in seconds), strict=True))
+    points = []
+    for epoch, step in _thinned(sorted(steps), lengths, most_steps):
+        when = ends[epoch] - seconds[epoch] * (1 - step / lengths[epoch])
+        points += _points(steps[epoch, step], STEP_TAGS, last[epoch] - lengths[epoch] + step, when)
     for epoch in sorted(epochs):
-        points += _points(epochs[epoch], EPOCH_TAGS, last.get(epoch, epoch), clock.ends.get(epoch, 0.0))
+        points += _points(epochs[epoch], EPOCH_TAGS, last[epoch] if steps else epoch, ends[epoch])
     return tuple(sorted(points, key=lambda point: point.step))
 
 
@@ -87,26 +89,9 @@ def write_events(entries: Iterable[Mapping[str, Any]], folder: Path, *, started:
     return target
 
 
-class _Clock:
-    """When each step was, in seconds since training began, from how long each epoch took."""
-
-    def __init__(self, epochs: Mapping[int, Mapping[str, Any]], last: Mapping[int, int]) -> None:
-        self.last = last
-        self.ends: dict[int, float] = {}
-        end = 0.0
-        for epoch in sorted(epochs):
-            end += float(epochs[epoch].get("seconds") or 0.0)
-            self.ends[epoch] = end
-
-    def at_step(self, step: int, epoch: int) -> float:
-        """When a step was; those of an unfinished epoch count as its beginning."""
-        begin, first = self.ends.get(epoch - 1, 0.0), self.last.get(epoch - 1, 0)
-        return begin + (self.ends.get(epoch, begin) - begin) * (step - first) / max(1, self.last[epoch] - first)
-
-
-def _thinned(steps: Sequence[int], kept: set[int], most: int) -> list[int]:
+def _thinned(steps: Sequence[tuple[int, int]], lengths: Mapping[int, int], most: int) -> list[tuple[int, int]]:
     every = -(-len(steps) // most) or 1
-    return [step for i, step in enumerate(steps) if i % every == 0 or step in kept]
+    return [(epoch, step) for i, (epoch, step) in enumerate(steps) if i % every == 0 or step == lengths[epoch]]
 
 
 def _points(entry: Mapping[str, Any], tags: Mapping[str, str], step: int, seconds: float) -> list[Scalar]:
