@@ -105,7 +105,7 @@ def begin(command: Sequence[str], err: Path, *disturbances: Disturb) -> Any:
 
 
 def _run(command: list[str], err: str, disturbances: Sequence[Disturb]) -> None:
-    os.setpgid(0, 0)  # so that its children can be killed with it, and nothing else
+    multiprocessing.set_start_method("fork", force=True)  # of its loader's workers; not what it was itself made by
     for number in (1, 2):
         os.dup2(os.open(err if number == 2 else os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     trifold.train.run.draw = _draw_nothing  # a second a run, and no part of what is proven

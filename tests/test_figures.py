@@ -21,7 +21,7 @@ from trifold.report.figures import (
     short_number,
 )
 from trifold.train.loop import Epoch
-from trifold.train.run import curves
+from trifold.train.summary import curves
 
 ROWS = [
     FamilyRow(f"phi {phi}", phi, 4 * 10**8 * 2**phi, 5 * 10**6 * 2**phi, 7 * 10**6, 224 + 32 * phi) for phi in range(3)

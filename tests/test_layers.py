@@ -50,6 +50,7 @@ TABLE: dict[str, Row] = {
     "scaling": DESCRIPTION,
     "cost": DESCRIPTION,
     "budget": DESCRIPTION,
+    "stages": DESCRIPTION,
     "_torchvision": GUARD,
     "layers": NETWORK,
     "kernels.*": NETWORK,

@@ -123,9 +123,10 @@ def test_the_head_alone_then_all_is_trained_by_two_as_by_one_in_two_parts(answer
     head = spawned.one_step(ALONE, head_epochs=1, epochs=1, freeze_bn=False, ema_decay=0.5, accumulate=2)
     assert not close(alone, head, but="classifier", atol=1e-4)
     for found in answers:
-        assert [n for n in alone if not torch.allclose(found["head alone"][n], alone[n], rtol=0, atol=1e-6)] == [
-            n for n in alone if "running" in n or "num_batches" in n
-        ]
+        apart = {name: float((found["head alone"][name] - tensor).abs().max()) for name, tensor in alone.items()}
+        print(apart)
+        assert [name for name in apart if apart[name] > 1e-6 and "running" not in name and "num_" not in name] == []
+        assert max(apart[name] for name in apart if "running_mean" in name) > 1e-4
 
 
 def test_no_epochs_runner_outlives_it(answers: list[dict[str, Any]]) -> None:
@@ -260,6 +261,7 @@ def test_two_processes_train_as_one_does_in_two_parts(finished: tuple[Path, str,
         for folder in (tmp_path / "one", finished[0])
     )
     assert len(one) == len(two) == STEPS
+    print([abs(a - b) for a, b in zip(one, two, strict=True)])
     assert two[0] == pytest.approx(one[0], abs=1e-6)
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-4
     assert record.result.images == read_record(finished[0] / "record.json").result.images

@@ -120,14 +120,14 @@ def test_the_number_of_workers_changes_no_bit(workers: int, inputs: Path, files:
     assert_same(files, run)
 
 
-@pytest.mark.parametrize(
-    ("number", "where", "status", "text"),
-    [
-        (signal.SIGTERM, OPTIMISER, 143, "stopped by SIGTERM: epoch 1 step 2 is saved"),
-        (signal.SIGINT, OPTIMISER, 130, "stopped by Ctrl-C: epoch 1 step 2 is saved"),
-        (signal.SIGTERM, "trifold.train.loop:predictions", 143, "stopped by SIGTERM: epoch 2 step 4 is saved"),
-    ],
-)
+STOPS = [
+    (signal.SIGTERM, OPTIMISER, 143, "stopped by SIGTERM: epoch 1 step 2 is saved"),
+    (signal.SIGINT, OPTIMISER, 130, "stopped by Ctrl-C: epoch 1 step 2 is saved"),
+    (signal.SIGTERM, "trifold.train.loop:predictions", 143, "stopped by SIGTERM: epoch 2 step 4 is saved"),
+]
+
+
+@pytest.mark.parametrize(("number", "where", "status", "text"), STOPS)
 def test_a_signal_saves_and_the_same_command_goes_on(
     number: int, where: str, status: int, text: str, inputs: Path, held: Path, tmp_path: Path
 ) -> None:

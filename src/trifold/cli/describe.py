@@ -49,52 +49,18 @@ def _cost_json(architecture: Architecture, spent: Cost, *, classes: int, in_chan
 
 def _print_architecture(architecture: Architecture, *, classes: int, in_channels: int) -> None:
     """The paper's Table 1 for an architecture, with the cost of each row."""
-    from itertools import groupby
+    from trifold.cost import cost
+    from trifold.stages import StageRow, stage_rows
 
-    from trifold.cost import blocks_cost
-
-    rows: list[tuple[Cell, ...]] = []
-    blocks = architecture.blocks(num_classes=classes, in_channels=in_channels)
-    for number, (_, group) in enumerate(groupby(blocks, key=lambda b: (b.stage, _kind(b.operator))), start=1):
-        members = list(group)
-        first, spent = members[0], blocks_cost(members)
-        rows.append((str(number), _operator(architecture, first), f"{first.in_size}x{first.in_size}",
-                     members[-1].out_channels, len(members), first.stride,
-                     spent.parameters, spent.multiply_adds, spent.activations))  # fmt: skip
-    spent = blocks_cost(blocks)
+    rows: list[tuple[Cell, ...]] = [
+        (str(row.stage), row.operator, f"{row.resolution}x{row.resolution}", *row[3:])
+        for row in stage_rows(architecture, num_classes=classes, in_channels=in_channels)
+    ]
+    spent = cost(architecture, num_classes=classes, in_channels=in_channels)
     rows.append(("", "total", "", "", "", "", spent.parameters, spent.multiply_adds, spent.activations))
     title = f"{architecture.name} at {architecture.resolution}x{architecture.resolution}, {classes} classes"
-    columns = (
-        "stage",
-        "operator",
-        "resolution",
-        "channels",
-        "layers",
-        "stride",
-        "parameters",
-        "multiply_adds",
-        "activations",
-    )
-    print_table(labelled(title, columns, rows))
+    print_table(labelled(title, StageRow._fields, rows))
     click.echo(f"weight file, float32: at most {spent.file_bytes / 1e6:.1f} MB")
-
-
-def _kind(operator: str) -> str:
-    """Stem convolution and pooling, head convolution and classifier are rows of their own."""
-    return operator if operator in ("max_pool", "linear") else "blocks"
-
-
-def _operator(architecture: Architecture, block: Any) -> str:
-    """The operator as the paper writes it: MBConv6, k3x3."""
-    kernel = f"k{block.kernel_size}x{block.kernel_size}"
-    if block.operator == "linear":
-        return "pooling & FC"
-    if block.operator in ("mbconv", "fused_mbconv"):
-        ratio = architecture.stages[block.stage - 1].expand_ratio
-        name = f"{'MBConv' if block.operator == 'mbconv' else 'Fused-MBConv'}{ratio:g}"
-    else:
-        name = block.operator.replace("_", "-")
-    return f"{name}, {kernel}" + (", SE" if block.squeeze_channels else "")
 
 
 @click.command()

@@ -25,7 +25,7 @@ class _Hashing:
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.hash = file, hashlib.blake2b(digest_size=_DIGEST_BYTES)
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Writes and hashes."""
         self.hash.update(data)
         return self.file.write(data)

@@ -23,7 +23,9 @@ ARCHITECTURE, WEIGHTS, LOG, RECORD = "architecture.toml", "weights.safetensors",
 RECIPE = "recipe.toml"
 CHECKPOINT, LOCK, EVENTS = "checkpoint.pt", ".lock", "tensorboard"
 CURVES, CONFUSION, PAGE = "curves.png", "confusion.png", "report.html"
-FILES = (RECORD, WEIGHTS, ARCHITECTURE, RECIPE, CURVES, CONFUSION, PAGE, CHECKPOINT, "checkpoint.previous.pt", LOG)
+_MAKING = f".{EVENTS}.making"
+CHECKPOINTS = (CHECKPOINT, "checkpoint.previous.pt")
+FILES = (RECORD, WEIGHTS, ARCHITECTURE, RECIPE, CURVES, CONFUSION, PAGE, *CHECKPOINTS, LOG)
 """What a run folder holds. The log is begun first, names the run and is deleted last; the record is written last.
 
 The checkpoint goes when the record is there. TensorBoard's events lie in a folder of their own.
@@ -111,13 +113,13 @@ def make_folder(folder: Path) -> None:
 
 def clear(folder: Path, names: Sequence[str] = FILES) -> None:
     """Deletes a run's files; others stay. Raises InvalidData if one cannot be. Only after `finished_run` allowed it."""
+    if LOG in names:
+        shutil.rmtree(folder / EVENTS, ignore_errors=True)
     for name in names:
         try:
             (folder / name).unlink(missing_ok=True)
         except OSError as error:
             raise InvalidData(f"{printable(folder / name)}: cannot be deleted: {error.strerror}") from None
-    if LOG in names:
-        shutil.rmtree(folder / EVENTS, ignore_errors=True)
 
 
 def clear_unfinished(folder: Path) -> None:
@@ -153,7 +155,11 @@ def _names(folder: Path) -> set[str]:
         raise InvalidData(f"{printable(folder)}: is a file; a run needs a folder")
     try:
         held = {path.name for path in folder.iterdir()} if folder.exists() else set()
-        held = {name for name in held if name != LOCK and not (name.startswith(".") and name.endswith(".tmp"))}
+        held = {
+            name
+            for name in held
+            if name not in (LOCK, _MAKING) and not (name.startswith(".") and name.endswith(".tmp"))
+        }
     except OSError as error:
         raise InvalidData(f"{printable(folder)}: cannot be read: {error.strerror}") from None
     for name in sorted(held & set(FILES)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -14,13 +13,19 @@ import torch
 
 from trifold import weights
 from trifold.data.dataset import Dataset
-from trifold.report.figures import Confusion, Curves, draw_confusion, draw_curves
+from trifold.data.decode import printable
+from trifold.errors import Failed
+from trifold.report.figures import draw_confusion, draw_curves
+from trifold.report.page import draw_page
 from trifold.train.assemble import Assembled, cost_of
 from trifold.train.evaluate import evaluation, nearest_neighbours, predictions
-from trifold.train.folder import CONFUSION, CURVES, WEIGHTS
-from trifold.train.loop import Epoch, Training
+from trifold.train.folder import CONFUSION, CURVES, EVENTS, LOG, PAGE, WEIGHTS
+from trifold.train.log import read_log
+from trifold.train.loop import Training
 from trifold.train.metrics import quality
-from trifold.train.record import Plan, Result
+from trifold.train.record import Plan, Record, Result
+from trifold.train.summary import run_page
+from trifold.train.tensorboard import write_events
 
 PACKAGES = ("trifold", "torch", "torchvision", "numpy", "pillow", "scikit-learn", "timm")
 
@@ -71,18 +76,15 @@ def save_weights(folder: Path, run: Assembled, result: Result, wanted: dict[str,
     weights.save(folder / WEIGHTS, network, {name: json.dumps(value) for name, value in metadata.items()})
 
 
-def draw(folder: Path, epochs: Sequence[Epoch], result: Result) -> None:
-    """Writes the run's pictures."""
-    draw_curves(curves(epochs, chosen=result.epoch), folder / CURVES)
-    draw_confusion(Confusion(result.test.classes, result.test.confusion), folder / CONFUSION)
-
-
-def curves(epochs: Sequence[Epoch], *, chosen: int) -> Curves:
-    """The figure data of a run's epochs."""
-    return Curves(
-        epochs=tuple(entry.epoch for entry in epochs),
-        train_loss=tuple(entry.train_loss for entry in epochs),
-        minival_loss=tuple(entry.minival_loss for entry in epochs),
-        minival_accuracy=tuple(entry.minival_accuracy for entry in epochs),
-        chosen=chosen,
-    )
+def draw(folder: Path, run: Assembled, record: Record, chances: torch.Tensor) -> None:
+    """Writes the run's pictures, its page and TensorBoard's events. Raises Failed if one cannot be written."""
+    entries = read_log(folder / LOG)
+    size_mib = (folder / WEIGHTS).stat().st_size / 2**20
+    page = run_page(record, entries, test=run.test, chances=chances, size_mib=size_mib)
+    try:
+        draw_curves(page.curves, folder / CURVES)
+        draw_confusion(page.confusion, folder / CONFUSION)
+        draw_page(page, folder / PAGE)
+        write_events(entries, folder / EVENTS)
+    except OSError as error:
+        raise Failed(f"{printable(folder)}: cannot be written: {error.strerror or error}") from None

@@ -19,7 +19,7 @@ from trifold.train import keeper, recipes
 from trifold.train.assemble import Assembled, Progress, assemble, cost_of
 from trifold.train.folder import (
     ARCHITECTURE,
-    CHECKPOINT,
+    CHECKPOINTS,
     LOG,
     RECIPE,
     RECORD,
@@ -137,19 +137,7 @@ def _sit(sitting: _Sitting, *, overwrite: bool, pretrained: Pretrained | None, s
         start, length = begun or _begin(sitting, run, now)
         recipe = replace(run.task.recipe, epochs=start["decided"]["epochs"])
         run = replace(run, task=replace(run.task, recipe=recipe))
-        result = _run(sitting, run, start, length)
-        record = Record(
-            id=sitting.id,
-            asked=sitting.wanted,
-            result=replace(result, scaling=scaling),
-            source=sitting.dataset.source,
-            used=tuple(sorted({sitting.dataset.samples[i].digest for i in (*run.parts.train, *run.parts.minival)})),
-        )
-        if processes.first:
-            with writing(folder):
-                write_record(folder / RECORD, record)
-            clear(folder, (CHECKPOINT, "checkpoint.previous.pt"))
-    return record
+        return _run(sitting, run, start, length, scaling)
 
 
 def _check_unchanged(sitting: _Sitting, begun: tuple[dict[str, Any], int] | None) -> None:
@@ -224,8 +212,8 @@ def _note_beginning(sitting: _Sitting, training: Training, log: LogWriter, *, re
         log.write("skipped", bad._asdict())
 
 
-def _run(sitting: _Sitting, run: Assembled, start: dict[str, Any], length: int) -> Result:
-    """Trains from the last checkpoint, or from the beginning, tests once, and writes all but the record."""
+def _run(sitting: _Sitting, run: Assembled, start: dict[str, Any], length: int, scaling: dict[str, Any]) -> Record:
+    """Trains from the last checkpoint, or from the beginning, tests once, and writes everything, the record last."""
     folder, processes, recipe = sitting.folder, sitting.processes, run.task.recipe
     training = Training(run.network, run.task)
     state = from_first(processes, lambda: keeper.load(folder))
@@ -251,9 +239,23 @@ def _run(sitting: _Sitting, run: Assembled, start: dict[str, Any], length: int) 
         result = outcome(
             sitting.dataset, sitting.plan, run, training, chances=chances, computed=start["computed"] | start["decided"]
         )
+        record = _record(sitting, run, replace(result, scaling=scaling))
         if log is not None:
             log.write("test", {"epoch": result.epoch, "accuracy": result.test.accuracy, "images": result.test.total})
             with writing(folder):
                 save_weights(folder, run, result, sitting.wanted)
-                draw(folder, training.epochs, result)
-    return result
+                draw(folder, run, record, chances)
+                write_record(folder / RECORD, record)
+            clear(folder, CHECKPOINTS)
+    return record
+
+
+def _record(sitting: _Sitting, run: Assembled, result: Result) -> Record:
+    samples = sitting.dataset.samples
+    return Record(
+        id=sitting.id,
+        asked=sitting.wanted,
+        result=result,
+        source=sitting.dataset.source,
+        used=tuple(sorted({samples[i].digest for i in (*run.parts.train, *run.parts.minival)})),
+    )
