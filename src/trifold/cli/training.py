@@ -237,7 +237,10 @@ def train(data: str, net: str, resolution: int | None, as_json: bool, **options:
 
 
 def _report(record: Record, folder: str, *, as_json: bool) -> None:
-    """What a training came to."""
+    """What a training came to; for the paper's transfer sets, beside its Table 5."""
+    from trifold.paper import transfer
+    from trifold.published import TRANSFER_SETS
+
     if not is_first():
         return
     if as_json:
@@ -256,7 +259,13 @@ def _report(record: Record, folder: str, *, as_json: bool) -> None:
         f" weights of epoch {result.epoch} of {result.epochs}, chosen on minival"
         f" ({result.minival_accuracy:.2%}); {result.seconds:.0f} s, {result.waiting:.1%} of it waiting for images"
     )
-    click.echo(f"run folder: {folder}")
+    if result.loaded:
+        begun = len(result.loaded["loaded"])
+        click.echo(f"begun with {begun} of {begun + len(result.loaded['initial'])} tensors pretrained")
+    click.echo(f"run folder: {folder} (open its report.html)")
+    known = result.data.partition(":")[0]
+    if known in TRANSFER_SETS:
+        print_table(transfer(known, 100 * record.accuracy))
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -27,6 +28,8 @@ from trifold.train.randomness import stream_seed
 from trifold.train.record import Plan
 from trifold.train.task import Task
 from trifold.train.transfer import Loaded, Pretrained, load_pretrained
+
+logger = logging.getLogger(__name__)
 
 YARDSTICK_SIDE = 32
 """Pixels at which nearest neighbours compare images, where they are not smaller themselves."""
@@ -77,6 +80,17 @@ def assemble(
     parts, device = split(dataset, seed=plan.split_seed), machine.torch_device(processes)
     network = make_network(dataset, plan, device)
     loaded = None if pretrained is None else load_pretrained(network, pretrained)
+    if loaded is not None and pretrained is not None and processes.first:
+        logger.info("%s: %s", pretrained.source, loaded)
+        for text in disagreements(pretrained, network.numerics, plan.recipe.normalisation, dataset.mode):
+            logger.warning("%s: %s", pretrained.source, text)
+    if pretrained is None and plan.recipe.head_epochs and processes.first:
+        logger.warning(
+            "recipe %s trains the classifier alone for %d epochs, on a network of random weights: it is meant"
+            " for pretrained ones (--weights)",
+            plan.recipe.name,
+            plan.recipe.head_epochs,
+        )
     network.to(device)
     train: Held | Files
     minival: Held | Files
@@ -143,6 +157,22 @@ def _compilers() -> tuple[str, ...]:
     """The commands that torch.compile may find a compiler by."""
     own = os.environ.get("CXX")
     return (own,) if own else ("g++", "clang++", "c++")
+
+
+def disagreements(pretrained: Pretrained, numerics: Numerics, normalisation: str, mode: str) -> tuple[str, ...]:
+    """What the weights were trained with, as far as their file says, and the recipe has otherwise; one line each."""
+    found = []
+    if pretrained.numerics is not None:
+        for name in ("bn_eps", "padding"):
+            theirs, ours = getattr(pretrained.numerics, name), getattr(numerics, name)
+            if theirs != ours:
+                found.append(f"was trained with {name} {theirs}, and the recipe has {ours}: --set {name}={theirs}")
+    standard = STANDARD.get((normalisation, mode))
+    if pretrained.mean is not None and standard is not None and pretrained.mean != standard[0]:
+        found.append(
+            f"was trained with images less {pretrained.mean}, and normalisation {normalisation} is {standard[0]}"
+        )
+    return tuple(found)
 
 
 def cost_of(dataset: Dataset, plan: Plan) -> dict[str, int]:

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from trifold.train import checkpoint
-from trifold.train.folder import CHECKPOINT
-from trifold.train.log import LogWriter
+from trifold.train.folder import CHECKPOINT, EVENTS
+from trifold.train.log import LogWriter, read_log
 from trifold.train.loop import Epoch, Step, Training
 from trifold.train.stop import StopSign
+from trifold.train.tensorboard import write_events
+
+EVENTS_SECONDS = 30.0
+"""At most so often TensorBoard's events are written anew from the log while a run goes on."""
 
 
 class Keeper:
@@ -28,7 +32,7 @@ class Keeper:
     ) -> None:  # fmt: skip
         self.path, self.log, self.sign = folder / CHECKPOINT, log, sign
         self.every, self.total, self.steps, self.progress = every, total, steps, progress
-        self.saved = time.monotonic()
+        self.saved = self.shown = time.monotonic()
 
     def save(self, training: Training) -> None:
         """Writes a checkpoint that knows how long the log is at this moment."""
@@ -59,9 +63,12 @@ class Keeper:
             self._stop(training)
 
     def after_epoch(self, training: Training, epoch: Epoch) -> None:
-        """Logs the epoch and saves."""
+        """Logs the epoch, saves, and now and then lets TensorBoard see it."""
         if self.log is not None:
             self.log.write("epoch", asdict(epoch))
+            if time.monotonic() - self.shown >= EVENTS_SECONDS:
+                write_events(read_log(self.log.path), self.path.with_name(EVENTS))
+                self.shown = time.monotonic()
         self.save(training)
 
     def _stop(self, training: Training) -> None:
