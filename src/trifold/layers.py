@@ -131,7 +131,7 @@ class MaxPool(nn.Module):
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "silu": lambda: nn.SiLU(inplace=True),
+    "silu": nn.SiLU,  # in place it would copy its input for the gradient
     "relu": lambda: nn.ReLU(inplace=True),
     "relu6": lambda: nn.ReLU6(inplace=True),
     "hard_swish": lambda: nn.Hardswish(inplace=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +33,8 @@ class Sample:
     split: "train", "minival" or "test" where the source gives it, "" where it is left to `split.split`.
     width, height: pixels, upright. mode: "L" or "RGB".
     digest: hash of the content.
-    content: the file, or the bytes of one.
+    content: the file, or the bytes of one. pixels: height x width x channels bytes as they were decoded when the file
+    was looked at, kept of small images so that these need not be decoded twice; else empty.
     """
 
     name: str
@@ -44,6 +45,13 @@ class Sample:
     mode: str
     digest: str
     content: Path | bytes
+    pixels: bytes = field(default=b"", repr=False, compare=False)
+
+    def seen(self) -> Image.Image:
+        """The image as it was when it was looked at, if that was kept, else as `open`."""
+        if self.pixels:
+            return Image.frombytes(self.mode, (self.width, self.height), self.pixels)
+        return self.open()
 
     def open(self) -> Image.Image:
         """The decoded image. Raises InvalidData if the file changed into something that cannot be used."""

@@ -95,7 +95,7 @@ def load(
         for p in preprocessings
     ]
     for i, sample in enumerate(dataset.samples):
-        image = sample.open()
+        image = sample.seen()
         for pixels, preprocessing in zip(held, preprocessings, strict=True):
             pixels[i] = to_pixels(image, preprocessing)
         if progress is not None:

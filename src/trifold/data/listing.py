@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,9 @@ THREADS_FROM = 10_000
 """Bytes of a mean file from which threads help: below, decoding is so short that they only wait for each other."""
 
 _CHUNK = 64
+
+KEPT_PIXELS, KEPT_IMAGES = 40 * 40, 200_000
+"""The pixels of images no larger are kept in memory, in sets no larger: at most a gigabyte, and half the decoding."""
 
 
 class Candidate(NamedTuple):
@@ -121,8 +125,9 @@ def _look_at_all(candidates: Sequence[Candidate]) -> list[Sample | BadFile]:
     chunks = [candidates[start : start + _CHUNK] for start in range(0, len(candidates), _CHUNK)]
     sizes = [_size(candidate) for candidate in candidates[:: 1 + len(candidates) // 200]]
     threads = min(4, os.cpu_count() or 1) if sum(sizes) >= THREADS_FROM * len(sizes) else 1
+    most = KEPT_PIXELS if len(candidates) <= KEPT_IMAGES else 0
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        return [found for chunk in pool.map(_look_at, chunks) for found in chunk]
+        return [found for chunk in pool.map(partial(_look_at, keep=most), chunks) for found in chunk]
 
 
 def _size(candidate: Candidate) -> int:
@@ -134,11 +139,12 @@ def _size(candidate: Candidate) -> int:
         return 0
 
 
-def _look_at(candidates: Sequence[Candidate]) -> list[Sample | BadFile]:
-    return [_look_at_one(candidate) for candidate in candidates]
+def _look_at(candidates: Sequence[Candidate], *, keep: int) -> list[Sample | BadFile]:
+    return [_look_at_one(candidate, keep=keep) for candidate in candidates]
 
 
-def _look_at_one(candidate: Candidate) -> Sample | BadFile:
+def _look_at_one(candidate: Candidate, *, keep: int) -> Sample | BadFile:
+    """keep: number of pixels up to which the decoded image is kept."""
     path = candidate.name if isinstance(candidate.content, bytes) else candidate.content
     try:
         content = candidate.content if isinstance(candidate.content, bytes) else read_bytes(candidate.content)
@@ -154,6 +160,7 @@ def _look_at_one(candidate: Candidate) -> Sample | BadFile:
         mode=image.mode,
         digest=content_digest(content),
         content=candidate.content,
+        pixels=image.tobytes() if image.width * image.height <= keep else b"",
     )
 
 

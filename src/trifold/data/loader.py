@@ -93,7 +93,7 @@ class Files:
             raise Failed(f"a worker that decodes images was lost: {text}; the same command goes on") from None
 
 
-_Key = tuple[int, tuple[float, ...]]
+_Key = tuple[int, Sequence[float]]
 """What a worker is asked for: a sample's index and the draws of its crop, if any."""
 
 
