@@ -30,7 +30,7 @@ COMMON = (
     "--threads", "1", "--device", "cpu", "--checkpoint-every", "0.1", "--set", "batch_size=16",
     "--set", "drop_rate=0.2", "--set", "drop_path_rate=0.2", "--set", "label_smoothing=0.1", "--set", "clip_norm=1.0",
 )  # fmt: skip
-EPOCHS = 6
+EPOCHS = 50
 KILLS_A_RUN = 6
 """After so many a run is let finish."""
 

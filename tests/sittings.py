@@ -83,9 +83,9 @@ def arguments(inputs: Path, run: Path, *more: str, held: bool = True) -> list[st
     ]  # fmt: skip
 
 
-def sit(command: Sequence[str], *disturbances: Disturb, timeout: float = 120.0) -> Sat:
-    """Lets one process run the command line to its end, whatever that is."""
-    err = Path(command[command.index("--out") + 1]).with_suffix(".stderr")
+def sit(command: Sequence[str], *disturbances: Disturb, err: Path | None = None, timeout: float = 120.0) -> Sat:
+    """Lets one process run the command line to its end, whatever that is; err: what stderr is written to."""
+    err = err or Path(command[command.index("--out") + 1]).with_suffix(".stderr")
     process = begin(command, err, *disturbances)
     process.join(timeout)
     if process.is_alive():
@@ -108,14 +108,14 @@ def _run(command: list[str], err: str, disturbances: Sequence[Disturb]) -> None:
     multiprocessing.set_start_method("fork", force=True)  # of its loader's workers; not what it was itself made by
     for number in (1, 2):
         os.dup2(os.open(err if number == 2 else os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    trifold.train.run.draw = _draw_nothing  # a second a run, and no part of what is proven
+    setattr(trifold.train.run, "draw", _draw_nothing)  # noqa: B010  a second a run, and no part of what is proven
     for disturb in disturbances:
         disturb()
     sys.argv = ["trifold", *command]
     cli.main()
 
 
-def _draw_nothing(*given: object) -> None:
+def _draw_nothing(*given: object, **named: object) -> None:
     pass
 
 
@@ -158,7 +158,7 @@ def kill_in_average(call: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         original(mine, theirs, share)
 
-    torch._foreach_lerp_ = halfway
+    setattr(torch, "_foreach_lerp_", halfway)  # noqa: B010  an overloaded function's type
 
 
 def large_scale() -> None:
@@ -179,8 +179,8 @@ def jumping() -> None:
 def kill_worker() -> None:
     """SIGKILL to one of the processes that decode images."""
     worker = next(child for child in multiprocessing.active_children() if child.pid)
-    os.kill(worker.pid or 0, signal.SIGKILL)
-    worker.join()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
 
 
 def overwrite(file: Path, content: bytes) -> None:
@@ -232,9 +232,6 @@ def _throw(error: Exception) -> None:
     raise error
 
 
-NO_SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 # ---- what a run folder says ----
 
 
@@ -246,3 +243,26 @@ def steps_of(run: Path) -> list[tuple[int, int]]:
 def resumed_at(run: Path) -> list[tuple[int, int]]:
     """(epoch, steps of it that were done) where each later sitting went on."""
     return [(entry["epoch"], entry["step"]) for entry in read_log(run / "log.jsonl") if entry["type"] == "resumed"]
+
+
+# ---- full disks ----
+
+
+def fill(folder: Path) -> None:
+    """Takes all the room that the folder's file system has left."""
+    with (folder / "ballast").open("wb", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            try:
+                while True:
+                    file.write(b"\0" * size)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+
+
+def no_longer(file: Path, more: int) -> None:
+    """No file of this process may grow beyond what this one has and so many bytes."""
+    import resource
+
+    limit = file.stat().st_size + more
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -45,6 +45,8 @@ ONE_STEP = Recipe(
 class Known(nn.Module):
     """A network whose answer is known: the class that an image's first pixel names, shifted by a buffer."""
 
+    shift: Tensor
+
     def __init__(self, shift: int) -> None:
         super().__init__()
         self.register_buffer("shift", torch.tensor(shift))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -15,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trifold.errors import Failed, InvalidData
-from trifold.train import checkpoint, folder
 from trifold.train.checkpoint import load, previous, read, save
 from trifold.train.folder import FILES, LOCK, clear_unfinished, locked, make_folder, writing
 from trifold.train.log import LogWriter, read_log
@@ -164,14 +164,14 @@ def test_nothing_gets_its_name_before_it_is_on_the_disk(path: Path, monkeypatch:
     sync, rename = os.fsync, Path.replace
 
     def noted_sync(descriptor: int) -> None:
-        done.append(f"sync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+        done.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
         sync(descriptor)
 
     def noted_rename(self: Path, target: Path) -> Path:
         done.append(f"{self.name} -> {target.name}")
         return rename(self, target)
 
-    monkeypatch.setattr(checkpoint.os, "fsync", noted_sync)
+    monkeypatch.setattr(os, "fsync", noted_sync)
     monkeypatch.setattr(Path, "replace", noted_rename)
     save(path, state(3))
     assert done == [
@@ -229,7 +229,7 @@ def test_a_file_system_without_locks_is_a_warning(
     def refused(*given: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(folder.fcntl, "lockf", refused)
+    monkeypatch.setattr(fcntl, "lockf", refused)
     with locked(tmp_path):
         assert [record.getMessage() for record in caplog.records] == [
             f"{tmp_path}: cannot be locked against a second writer: No locks available"

@@ -12,7 +12,8 @@ from click.testing import CliRunner, Result
 from trifold.cli.doctor import doctor
 from trifold.data.dataset import BadFile, Dataset, Sample
 from trifold.data.sources import open_data
-from trifold.doctor import Finding, check_data
+from trifold.doctor.data import check_data
+from trifold.doctor.findings import Finding
 from trifold.errors import InvalidInput
 
 

@@ -67,7 +67,7 @@ TABLE: dict[str, Row] = {
     "search.*": USES,
     "search.space": Row(layer=3, part="uses", reaches=0, bare=True),
     "search.reward": Row(layer=3, part="uses", reaches=0, bare=True),
-    "doctor": USES,
+    "doctor.*": USES,
     "serve": USES,
     "study.*": STUDY,
     "study.directions": Row(layer=4, part="study", reaches=0, bare=True),

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tests.tasks import Watching
 from tests.tiny import QUICK, TINY
+from trifold import weights
 from trifold.data.dataset import Dataset
 from trifold.data.folder import open_folder
 from trifold.data.images import load
@@ -70,7 +71,7 @@ def test_memory_and_files_give_the_same_pixels_and_labels(dataset: Dataset) -> N
     assert len(torch.cat(list(held.batches(dealt()))).flatten(1).unique(dim=0)) == 33
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_any_number_of_workers_gives_the_same_batches_in_the_same_order(dataset: Dataset, workers: int) -> None:
     assert equal(files(dataset, workers).batches(dealt()), files(dataset).batches(dealt()))
 
@@ -187,5 +188,5 @@ def test_a_run_from_files_is_the_run_from_memory(dataset: Dataset, tmp_path: Pat
     assert records[0].result.test == records[1].result.test
     assert records[0].result.computed["held"] is True
     assert records[1].result.computed["held"] is False
-    one, two = ((tmp_path / kept / "weights.safetensors").read_bytes() for kept in ("yes", "no"))
-    assert one == two
+    one, two = (weights.load(tmp_path / kept / "weights.safetensors")[0].state_dict() for kept in ("yes", "no"))
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())

@@ -94,7 +94,7 @@ def test_a_step_follows_the_gradient_of_the_mean_loss_over_its_images(digits: Da
         for name, parameter in reference.named_parameters():
             if ".norm." not in name:  # freeze_bn
                 assert parameter.grad is not None
-                parameter -= 0.1 * parameter.grad
+                parameter.sub_(0.1 * parameter.grad)
     trained(network, task)
     for (name, mine), theirs in zip(network.named_parameters(), reference.parameters(), strict=True):
         assert torch.allclose(mine.double(), theirs, rtol=0, atol=1e-6), name
@@ -252,7 +252,7 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
 def test_an_image_drawn_twice_is_augmented_by_other_draws_each_time(digits: Dataset) -> None:
     task = task_of(digits, replace(QUICK, balance="sampler"))
     parts = [part for own in loop._own_parts(task, 0, 7) for part in own]
-    indices, rows = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+    indices, rows = torch.cat([part.indices for part in parts]), torch.cat([part.rows for part in parts])
     assert len(indices.unique()) < len(indices)
     assert rows.tolist() == list(range(len(rows)))
 

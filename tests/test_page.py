@@ -219,7 +219,7 @@ def read(source: str) -> Reader:
     [
         "mini-1.4M on digits",
         "87.1 % of test images correct 95 % interval 84.2 % to 89.6 % · 520 of 597 images",
-        "three nearest neighbours by pixel distance , 96.2 % on the same images",
+        "three nearest neighbours by pixel distance , 96.2 %",
         "One seed: a smoke test, not a result.",
         "parameters 36.7K 36,730",
         "multiply-adds 1.44M",

@@ -96,9 +96,9 @@ def test_a_plan_in_time_trains_so_many_epochs_and_says_so(
 ) -> None:
     plan = Plan(architecture=TINY, recipe=replace(QUICK, epochs=1000), seconds=20.0)
     with monkeypatch.context() as patched:
-        patched.setattr("trifold.train.run.step_seconds", lambda *_: 0.9)
+        patched.setattr("trifold.train.run.planned_epochs", lambda *_: 2)
         record = train(digits, plan, run_folder=tmp_path, machine=Machine(threads=1))
-    assert record.result.epochs == record.result.computed["epochs"] == 2  # of 7.3 times 0.9 s, less the preparation
+    assert record.result.epochs == record.result.computed["epochs"] == 2
     (start,) = [entry for entry in read_log(tmp_path / "log.jsonl") if entry["type"] == "start"]
     assert start["decided"]["epochs"] == 2
     assert record.asked["seconds"] == 20.0

@@ -18,7 +18,6 @@ from trifold.data.images import Images
 from trifold.data.loader import Held
 from trifold.data.preprocessing import plain
 from trifold.errors import InvalidInput
-from trifold.train import assemble
 from trifold.train.assemble import make_network
 from trifold.train.log import read_log
 from trifold.train.loop import Training
@@ -97,13 +96,13 @@ def test_a_scaler_goes_on_where_it_was_saved(digits: Dataset, monkeypatch: pytes
 def test_a_float16_loss_that_is_no_number_says_so_and_names_bfloat16(digits: Dataset) -> None:
     network = tiny_network()
     with torch.no_grad():
-        network.stem.conv.weight.mul_(1e6)  # type: ignore[operator]  # a Conv2d; float16 ends at 65,504
+        network.stem.conv.weight.mul_(1e6)  # float16 ends at 65,504
     expected = r"^precision float16 overflowed: the loss is nan at epoch 1 step 1; bfloat16 and float32 have .*$"
     with pytest.raises(InvalidInput, match=expected):
         trained(network, task_of(digits, replace(QUICK, precision="float16")))
     network = tiny_network()
     with torch.no_grad():
-        network.stem.conv.weight.mul_(1e6)  # type: ignore[operator]
+        network.stem.conv.weight.mul_(1e6)
     training, _ = trained(network, task_of(digits, replace(QUICK, epochs=1, precision="bfloat16")))
     assert training.epochs[0].train_loss < 10
 
@@ -171,7 +170,7 @@ def test_a_compiled_network_trains_as_the_plain_one_does(digits: Dataset) -> Non
 
 
 def test_compiling_without_a_compiler_is_refused_at_once(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assemble.shutil, "which", lambda _: None)
+    monkeypatch.setattr("trifold.train.assemble.shutil.which", lambda _: None)
     plan = Plan(architecture=TINY, recipe=replace(QUICK, compile=True))
     with pytest.raises(InvalidInput, match=r"^recipe: compile must be false here: .* C\+\+ compiler, .*, got True$"):
         make_network(digits, plan, torch.device("cpu"))

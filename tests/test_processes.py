@@ -124,7 +124,6 @@ def test_the_head_alone_then_all_is_trained_by_two_as_by_one_in_two_parts(answer
     assert not close(alone, head, but="classifier", atol=1e-4)
     for found in answers:
         apart = {name: float((found["head alone"][name] - tensor).abs().max()) for name, tensor in alone.items()}
-        print(apart)
         assert [name for name in apart if apart[name] > 1e-6 and "running" not in name and "num_" not in name] == []
         assert max(apart[name] for name in apart if "running_mean" in name) > 1e-4
 
@@ -136,8 +135,10 @@ def test_no_epochs_runner_outlives_it(answers: list[dict[str, Any]]) -> None:
 def test_a_lost_process_is_one_clear_line(answers: list[dict[str, Any]]) -> None:
     said = answers[0]["lost"]
     assert said.startswith("process 0 of 2 lost the others: ")
+    assert said.endswith("; the same command goes on")
     assert "\n" not in said
-    assert len(said) < 300
+    assert ".cc" not in said  # where in gloo's source it was noticed
+    assert len(said) < 200
 
 
 @pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE", "LOCAL_RANK"])
@@ -261,7 +262,6 @@ def test_two_processes_train_as_one_does_in_two_parts(finished: tuple[Path, str,
         for folder in (tmp_path / "one", finished[0])
     )
     assert len(one) == len(two) == STEPS
-    print([abs(a - b) for a, b in zip(one, two, strict=True)])
     assert two[0] == pytest.approx(one[0], abs=1e-6)
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-4
     assert record.result.images == read_record(finished[0] / "record.json").result.images

@@ -9,6 +9,7 @@ import runpy
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,11 +31,13 @@ from trifold.errors import InvalidData, InvalidInput
 from trifold.network import build
 from trifold.train.evaluate import evaluation, probabilities
 from trifold.train.fit import default_network, scale_to_budget, train_scaled
-from trifold.train.folder import FILES, OtherRun
+from trifold.train.folder import CHECKPOINTS, EVENTS, FILES, LOCK, OtherRun
 from trifold.train.log import read_epochs, read_log
+from trifold.train.machine import Machine, default_threads
+from trifold.train.processes import ALONE
 from trifold.train.progress import progress_bar
 from trifold.train.record import Plan, Record, asked, read_record, run_id
-from trifold.train.run import default_threads, train
+from trifold.train.run import train
 from trifold.train.use import evaluate, load_run, predict, trained_on
 
 __all__ = ["digits", "finished", "plan"]  # the fixtures
@@ -45,7 +48,7 @@ __all__ = ["digits", "finished", "plan"]  # the fixtures
 
 def test_a_run_folder_holds_all_that_is_promised(finished: tuple[Path, Record], digits: Dataset) -> None:
     folder, record = finished
-    assert {path.name for path in folder.iterdir()} == set(FILES)
+    assert {path.name for path in folder.iterdir()} == {*FILES, EVENTS, LOCK} - {*CHECKPOINTS}
     assert read(folder / "architecture.toml") == TINY
     assert read_record(folder / "record.json") == record
     network, metadata = weights.load(folder / "weights.safetensors")
@@ -57,7 +60,7 @@ def test_a_run_folder_holds_all_that_is_promised(finished: tuple[Path, Record], 
         assert min(curves.size + confusion.size) > 300
     assert record.result.images == {"train": 211, "minival": 29, "test": 60}
     assert record.result.cost["multiply_adds"] == cost(TINY, num_classes=10, in_channels=1).multiply_adds
-    assert record.result.threads == 1
+    assert (record.result.computed["threads"], record.result.computed["processes"]) == (1, 1)
     assert record.result.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert record.result.versions["python"] == platform.python_version()
 
@@ -76,7 +79,7 @@ def test_the_record_says_what_was_asked_and_its_id_follows_from_it(
 def test_the_log_is_typed_lines_that_its_reader_gives_back(finished: tuple[Path, Record]) -> None:
     folder, record = finished
     entries = read_log(folder / "log.jsonl")
-    assert [entry["type"] for entry in entries] == ["start", "epoch", "epoch", "test"]
+    assert [entry["type"] for entry in entries] == ["start", *["step"] * 7, "epoch", *["step"] * 7, "epoch", "test"]
     assert entries[0]["id"] == record.id
     epochs = read_epochs(folder / "log.jsonl")
     kept = min(epochs, key=lambda epoch: epoch.minival_loss)
@@ -112,7 +115,7 @@ def test_another_run_is_refused_and_overwrites_only_when_asked(digits: Dataset, 
     assert train(digits, other, run_folder=tmp_path, overwrite=True).id != first.id
 
 
-def test_an_interrupted_run_starts_anew_to_the_same_end(
+def test_an_interrupted_run_goes_on_to_the_same_end(
     finished: tuple[Path, Record], digits: Dataset, plan: Plan, tmp_path: Path
 ) -> None:
     def interrupt(done: int, total: int, what: str) -> None:
@@ -160,7 +163,7 @@ def test_what_is_not_proven_a_run_folder_is_never_overwritten(
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_what_is_refused_leaves_the_old_run_whole_and_no_new_folder(
@@ -174,7 +177,7 @@ def test_what_is_refused_leaves_the_old_run_whole_and_no_new_folder(
     for dataset, asked_for in ((few, plan), (digits, huge)):
         for target in (folder, tmp_path / "new"):
             with pytest.raises(InvalidData, match=r"its split into train|GiB in memory"):
-                train(dataset, asked_for, run_folder=target, overwrite=True)
+                train(dataset, asked_for, run_folder=target, overwrite=True, machine=Machine(in_memory="yes"))
     with pytest.raises(InvalidData, match="not an image"):
         train(unreadable, plan, run_folder=folder, overwrite=True)
     assert contents(folder) == before
@@ -185,18 +188,27 @@ def test_a_run_cut_short_within_its_log_can_be_begun_anew_or_overwritten(
     digits: Dataset, plan: Plan, tmp_path: Path
 ) -> None:
     quick = replace(plan, recipe=replace(QUICK, epochs=1))
-    start = {"type": "start", "id": run_id(asked(quick, digits.fingerprint))}
+
+    def interrupt(done: int, total: int, what: str) -> None:
+        if what == "training":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(digits, quick, run_folder=tmp_path, progress=interrupt)
+    assert not (tmp_path / "checkpoint.pt").exists()
     (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "log.jsonl").write_text(json.dumps(start) + '\n{"type": "ep')
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"type": "ep')
     train(digits, quick, run_folder=tmp_path)
+    assert len(read_log(tmp_path / "log.jsonl")) == 1 + 7 + 1 + 1
     (tmp_path / "record.json").write_text("{")
     train(digits, replace(quick, seed=1), run_folder=tmp_path, overwrite=True)
-    assert {path.name for path in tmp_path.iterdir()} == {*FILES, "notes.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == {*FILES, "notes.txt", EVENTS, LOCK} - {*CHECKPOINTS}
 
 
 def test_the_demo_replaces_another_run_and_nothing_else(digits: Dataset, tmp_path: Path) -> None:
     demo = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "demo.py"))
-    calls = []
+    calls, found = [], SimpleNamespace(architecture=TINY)
 
     def fake(*given: object, overwrite: bool = False, **named: object) -> str:
         calls.append(overwrite)
@@ -206,20 +218,22 @@ def test_the_demo_replaces_another_run_and_nothing_else(digits: Dataset, tmp_pat
 
     demo["trained"].__globals__["train_scaled"] = fake
     error: InvalidData = OtherRun("holds another")
-    assert demo["trained"](digits, None, tmp_path, None) == "trained"
+    assert demo["trained"](digits, found, tmp_path, None) == "trained"
     error = InvalidData("is not a run folder")
     with pytest.raises(InvalidData, match="is not a run folder"):
-        demo["trained"](digits, None, tmp_path, None)
+        demo["trained"](digits, found, tmp_path, None)
     assert calls == [False, True, False]
 
 
 def test_threads_are_put_back_and_bad_numbers_refused(digits: Dataset, plan: Plan, tmp_path: Path) -> None:
     before = torch.get_num_threads()
-    with pytest.raises(InvalidInput, match="threads must be a whole number from 1 to 1024, got 0"):
-        train(digits, plan, run_folder=tmp_path, threads=0)
+    with pytest.raises(InvalidInput, match="threads must be a whole number from 0 to 1024, got -1"):
+        train(digits, plan, run_folder=tmp_path, machine=Machine(threads=-1))
     assert torch.get_num_threads() == before
-    assert default_threads(plan, digits) == 1
-    assert default_threads(replace(plan, architecture=replace(TINY, resolution=512)), digits) == before
+    train(digits, replace(plan, recipe=replace(QUICK, epochs=1)), run_folder=tmp_path, machine=Machine(threads=2))
+    assert torch.get_num_threads() == before
+    assert default_threads(9_999_999, ALONE) == 1
+    assert default_threads(10_000_000, ALONE) == before
 
 
 def test_seeds_out_of_range_are_refused() -> None:

@@ -1,8 +1,8 @@
 """Runs Trifold and the peer in turn, seed by seed, each for fifteen minutes, and notes when each epoch was evaluated.
 
 Usage: race.py CIFAR10 [FOLDER]. CIFAR10 has train/ and test/, one folder a class. What is finished in FOLDER
-(runs/race) is not run again. Where the system allows it a run's own process has a core for itself (real-time
-scheduling); the other core is shared by loader workers and whatever else the machine does.
+(runs/race) is not run again. Each run, with its loader workers, has one core (and, where the system allows it, real-time
+scheduling on it), so that nothing else the machine does takes part.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def run(who: str, data: Path, seed: int, folder: Path) -> dict[str, object]:
     log.unlink(missing_ok=True)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began, seen = time.monotonic(), []
-    real_time = ["chrt", "--fifo", "1"] if os.geteuid() == 0 else []
+    alone = ["taskset", "--cpu-list", "0", *(["chrt", "--fifo", "1"] if os.geteuid() == 0 else [])]
     with (folder / f"{who}-{seed}.out").open("w") as out:
-        process = subprocess.Popen([*real_time, *command(who, data, seed, folder)], stdout=out, stderr=out)
+        process = subprocess.Popen([*alone, *command(who, data, seed, folder)], stdout=out, stderr=out)
         while process.poll() is None:
             time.sleep(0.2)
             now, accuracies = time.monotonic() - began, epochs(who, log)

@@ -21,8 +21,11 @@ class Failed(RuntimeError):
     """Work that was asked for rightly stopped half-way: a full disk, a lost process; what was saved stands."""
 
 
-class Stopped(KeyboardInterrupt):
-    """A training was told to stop and has saved where it is; status: what a command exits with (143 or 130)."""
+class Stopped(BaseException):
+    """A training was told to stop and has saved where it is; status: what a command exits with (143 or 130).
+
+    As KeyboardInterrupt, it is no Exception: what catches those must not swallow it.
+    """
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)

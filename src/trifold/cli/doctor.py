@@ -1,4 +1,4 @@
-"""Commands that look for what would spoil a training, before it begins."""
+"""Commands that look for what would spoil a training, before it begins, or has spoilt one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trifold.cli.options import json_option, labelled, print_json, print_table
 
 if TYPE_CHECKING:
     from trifold.data.scan import Scan
-    from trifold.doctor import Finding
+    from trifold.doctor.findings import Check, Finding
     from trifold.table import Cell
 
 
@@ -31,7 +31,7 @@ def check_images(context: click.Context, data: str, resolution: int | None, skip
 
     from trifold.data.scan import scan
     from trifold.data.sources import open_data
-    from trifold.doctor import check_data
+    from trifold.doctor.data import check_data
 
     dataset = open_data(data, skip_bad=True)
     findings = check_data(dataset, resolution=resolution)
@@ -44,6 +44,35 @@ def check_images(context: click.Context, data: str, resolution: int | None, skip
         print_json({"scan": scan_json(scanned), "findings": [asdict(finding) for finding in findings]})
     else:
         _print_scan(scanned)
+        _print_findings(findings)
+    context.exit(1 if any(finding.severity == "error" for finding in findings) else 0)
+
+
+@doctor.command("run")
+@click.argument("run")
+@click.argument("data", required=False)
+@click.option("--range-steps", default=60, show_default=True, help="Of the learning-rate range test; 0: none.")
+@click.option("--weights", type=click.Path(), help="The pretrained weights that the run began with.")
+@json_option
+@click.pass_context
+def check_finished(
+    context: click.Context, run: str, data: str | None, range_steps: int, weights: str | None, as_json: bool
+) -> None:
+    """Look at a finished RUN, with DATA or what it was trained on; status 1 if any finding is an error."""
+    from dataclasses import asdict
+
+    from trifold.data.sources import open_data
+    from trifold.doctor.findings import in_order_of_severity
+    from trifold.doctor.run import run_checks
+
+    dataset = None if data is None else open_data(data, skip_bad=True)
+    checks = run_checks(run, dataset, range_steps=range_steps, begun_with=weights)
+    findings = in_order_of_severity(tuple(finding for check in checks for finding in check.findings))
+    if as_json:
+        looked_at = [{"what": check.what, "state": check.state, "number": check.number} for check in checks]
+        print_json({"checks": looked_at, "findings": [asdict(finding) for finding in findings]})
+    else:
+        _print_checks(run, checks)
         _print_findings(findings)
     context.exit(1 if any(finding.severity == "error" for finding in findings) else 0)
 
@@ -86,6 +115,13 @@ def _print_scan(scanned: Scan) -> None:
     modes = ", ".join(f"{count:,} {mode}" for mode, count in scanned.modes.items())
     click.echo(f"modes: {modes}; largest class over smallest: {scanned.imbalance:.1f}")
     click.echo(f"left out: {len(scanned.bad):,} bad files, {scanned.ignored:,} files that are no images")
+
+
+def _print_checks(run: str, checks: tuple[Check, ...]) -> None:
+    from trifold.data.decode import printable
+
+    rows: list[tuple[Cell, ...]] = [(check.what, check.state, check.number) for check in checks]
+    print_table(labelled(printable(run), ("check", "state", "measured"), rows))
 
 
 def _print_findings(findings: tuple[Finding, ...]) -> None:

@@ -259,6 +259,9 @@ def _report(record: Record, folder: str, *, as_json: bool) -> None:
         f" weights of epoch {result.epoch} of {result.epochs}, chosen on minival"
         f" ({result.minival_accuracy:.2%}); {result.seconds:.0f} s, {result.waiting:.1%} of it waiting for images"
     )
+    measured = {name: result.quality[name] for name in ("top5", "balanced_accuracy", "macro_f1", "calibration_error")}
+    shown = (f"{name.replace('_', ' ')} {value:.2%}" for name, value in measured.items() if value is not None)
+    click.echo("on test " + ", ".join(shown))
     if result.loaded:
         begun = len(result.loaded["loaded"])
         click.echo(f"begun with {begun} of {begun + len(result.loaded['initial'])} tensors pretrained")

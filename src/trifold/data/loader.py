@@ -77,6 +77,7 @@ class Files:
             _Decoded(self.samples, self.preprocessing, 1.0 if crops is None else crops.least_area),
             batch_sampler=_Keys(batches, crops),
             num_workers=self.workers,
+            multiprocessing_context="fork" if self.workers else None,
             collate_fn=_together,
             worker_init_fn=_begin_worker if self.workers else None,
             generator=torch.Generator(),  # for a seed that nothing here uses; else the global one would be drawn from

@@ -9,12 +9,19 @@ from trifold.report.figures import Confusion, Curves
 Cell = str | int | float | None
 
 
+class Fact(NamedTuple):
+    """A name and a value."""
+
+    name: str
+    value: str
+
+
 class Headline(NamedTuple):
     """What was trained on what, and how many test images it got right.
 
     low, high: the 95 % interval of the accuracy, in [0, 1]. seeds: runs that the accuracy is the mean of.
     note: what must be known about the data, or empty. yardstick: a simpler method's name and accuracy on the same
-    test images, if known.
+    test images, or on some of them as its name then says, if known. scores: what else was measured on test.
     """
 
     data: str
@@ -27,6 +34,7 @@ class Headline(NamedTuple):
     seeds: int = 1
     note: str = ""
     yardstick: tuple[str, float] | None = None
+    scores: tuple[Fact, ...] = ()
 
 
 class KeyFigures(NamedTuple):
@@ -112,13 +120,6 @@ class Recipe(NamedTuple):
     name: str
     base: str
     settings: tuple[Setting, ...]
-
-
-class Fact(NamedTuple):
-    """A name and a value."""
-
-    name: str
-    value: str
 
 
 class Event(NamedTuple):

@@ -35,12 +35,13 @@ def headline(head: Headline) -> str:
     seeds = "One seed: a smoke test, not a result." if head.seeds == 1 else f"Mean of {head.seeds} seeds."
     yardstick = ""
     if head.yardstick is not None:
-        yardstick = f"<p>For comparison: {name(head.yardstick[0])}, {share(head.yardstick[1])} on the same images.</p>"
+        yardstick = f"<p>For comparison: {name(head.yardstick[0])}, {share(head.yardstick[1])}.</p>"
     return (
         f'<header><h1>{name(head.network)} on {name(head.data)}</h1><p class="soft small">run '
         f"<code>{name(head.run)}</code></p>"
         f'<div class="headline"><strong>{share(accuracy)}</strong><span>of test images correct<br>95 % interval '
         f"{share(head.low)} to {share(head.high)} · {head.correct:,} of {head.images:,} images</span></div>{yardstick}"
+        + (f"<p>{', '.join(f'{name(s.name)} {name(s.value)}' for s in head.scores)}.</p>" if head.scores else "")
         + (f"<p>{name(head.note)}</p>" if head.note else "")
         + f'<p class="note">{seeds}</p></header>'
     )

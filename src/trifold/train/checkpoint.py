@@ -24,11 +24,16 @@ class _Hashing:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.hash = file, hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        self.failed: OSError | None = None
 
     def write(self, data: bytes | memoryview) -> int:
         """Writes and hashes."""
         self.hash.update(data)
-        return self.file.write(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.failed = error
+            raise
 
     def flush(self) -> None:
         """Flushes the file."""
@@ -44,23 +49,31 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
-            hashing = _Hashing(file)
-            torch.save(state, hashing)  # type: ignore[arg-type]  # all that torch calls of a file is write and flush
-            file.write(hashing.hash.digest())
-            file.flush()
-            os.fsync(file.fileno())
+        _write(temporary, state)
         if path.exists():
             path.replace(previous(path))
         temporary.replace(path)
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        reason = error.strerror if isinstance(error, OSError) else (str(error).splitlines() or [""])[0]
         raise Failed(
             f"{printable(path)}: cannot be written: {reason}; the last checkpoint stands: make room and give the same "
             "command again"
         ) from None
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    """Writes the state and its digest, and waits until both are on the disk."""
+    with path.open("wb") as file:
+        hashing = _Hashing(file)
+        try:
+            torch.save(state, hashing)  # type: ignore[arg-type]  # all that torch calls of a file is write and flush
+        except RuntimeError as error:  # torch raises one of its own over the file's, which says what is wrong
+            raise hashing.failed or error from None
+        file.write(hashing.hash.digest())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def previous(path: Path) -> Path:

@@ -72,6 +72,7 @@ def begun_run(folder: Path, wanted: str) -> tuple[dict[str, Any], int] | None:
     except (OSError, ValueError, RecursionError):
         return None
     fits = isinstance(entry, dict) and entry.get("type") == "start" and entry.get("id") == wanted
+    fits = fits and {"computed", "decided"} <= entry.keys()
     return (entry, len(line)) if fits and line.endswith(b"\n") else None
 
 

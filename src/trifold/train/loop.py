@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -28,6 +28,10 @@ from trifold.train.schedule import learning_rate
 from trifold.train.task import Part, Task
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Diverged(InvalidInput):
+    """The loss of a step is not a finite number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +174,8 @@ def run_epochs(training: Training, task: Task, watcher: Watcher) -> None:
     torch's global generators (dropout, drop path), of the CPU and the network's device, are set for each part of a step
     and put back afterwards.
 
-    Raises InvalidInput if there are too few training images for batch norm, or the loss stops being a finite number.
+    Raises InvalidInput if there are too few training images for batch norm; Diverged if the loss stops being a finite
+    number.
     """
     least = 2 * task.processes.count * task.recipe.accumulate
     if len(task.train) < least:
@@ -187,8 +192,15 @@ def run_epochs(training: Training, task: Task, watcher: Watcher) -> None:
         watcher.after_epoch(training, entry)
 
 
-def run_steps(training: Training, task: Task, watcher: StepWatcher) -> None:
-    """Takes the rest of the steps of the epoch that the training stands in."""
+def run_steps(
+    training: Training, task: Task, watcher: StepWatcher, *, rates: Callable[[int], float] | None = None
+) -> None:
+    """Takes the rest of the steps of the epoch that the training stands in.
+
+    rates: the learning rate of each step, counted from the run's first; None: the recipe's schedule.
+
+    Raises Diverged as `run_epochs` does.
+    """
     epoch, first = training.epoch, training.step
     steps = num_steps(len(task.train), task.recipe, task.processes)
     if first >= steps:
@@ -204,7 +216,8 @@ def run_steps(training: Training, task: Task, watcher: StepWatcher) -> None:
     pixels = task.train.batches([part.indices for part in rest], crops)
     for step in range(first, steps):
         started, waited, loss = time.perf_counter(), 0.0, 0.0
-        rate = learning_rate(task.recipe, epoch * steps + step, steps_per_epoch=float(steps))
+        number = epoch * steps + step
+        rate = learning_rate(task.recipe, number, steps_per_epoch=float(steps)) if rates is None else rates(number)
         for group in training.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
         training.optimizer.zero_grad(set_to_none=True)
@@ -214,10 +227,10 @@ def run_steps(training: Training, task: Task, watcher: StepWatcher) -> None:
             waited += time.perf_counter() - asked
             last = part is parts[step][-1]
             loss += _backward(runner, training, task, batch, part, weights=weights, last=last)
-        skipped = _update(training, task.recipe, epoch * steps + step)
+        skipped = _update(training, task.recipe, number)
         loss, stops = summed(task.processes, [loss, float(watcher.stop_asked())])
         if not math.isfinite(loss):
-            raise InvalidInput(_not_finite(task.recipe, loss, epoch, step))
+            raise Diverged(_not_finite(task.recipe, loss, epoch, step + 1))
         training.step = step + 1
         training.loss_sum += loss * num_images(len(task.train), steps, step)
         training.seconds += time.perf_counter() - started
@@ -263,7 +276,10 @@ def _runner(network: nn.Module, task: Task) -> nn.Module:
     if task.processes.count == 1 or not any(p.requires_grad for p in network.parameters()):
         return runner  # type: ignore[no-any-return]  # a compiled module has its module's type
     devices = [task.device] if task.device.type == "cuda" else None
-    return DistributedDataParallel(runner, device_ids=devices)
+    # Otherwise gradients are regrouped after the first step, and three or more processes sum in an order that depends on
+    # the grouping: an epoch gone on with would differ in its last bits.
+    keep_groups = task.processes.count > 2
+    return DistributedDataParallel(runner, device_ids=devices, find_unused_parameters=keep_groups)
 
 
 def _backward(
@@ -313,8 +329,9 @@ def _update(training: Training, recipe: Recipe, step: int) -> bool:
     return skipped
 
 
-def _not_finite(recipe: Recipe, loss: float, epoch: int, step: int) -> str:
-    where = f"the loss is {loss} at epoch {epoch + 1} step {step + 1}"
+def _not_finite(recipe: Recipe, loss: object, epoch: int, step: int) -> str:
+    """step: how many of the epoch's steps are done."""
+    where = f"the loss is {loss} at epoch {epoch + 1} step {step}"
     if recipe.precision == "float16":
         return f"precision float16 overflowed: {where}; bfloat16 and float32 have the range (--set precision=bfloat16)"
     return f"lr {recipe.highest_lr:g} is too high: {where}; try a tenth of it, or --set clip_norm=1.0"
@@ -325,6 +342,8 @@ def _evaluate(training: Training, task: Task, watcher: Watcher) -> Epoch:
     started, network = time.perf_counter(), training.evaluated
     chances = predictions(network, task.minival, task, lambda: watcher.while_evaluating(training))
     labels = task.minival.labels
+    if not chances.isfinite().all():
+        raise Diverged(_not_finite(task.recipe, "no number on minival", training.epoch, training.step))
     seconds = training.seconds + time.perf_counter() - started
     steps = num_steps(len(task.train), task.recipe, task.processes)
     return Epoch(

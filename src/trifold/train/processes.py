@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,13 +68,21 @@ def joined(processes: Processes, device: torch.device) -> Iterator[None]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield
+    except Failed:
+        raise
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "onnection" in str(error) or "gloo" in str(error):
-            text = str(error).splitlines()[0]
-            raise Failed(f"process {processes.rank} of {processes.count} lost the others: {text:.200}") from None
+            who = f"process {processes.rank} of {processes.count}"
+            raise Failed(f"{who} lost the others: {_said(error)}; the same command goes on") from None
         raise
     finally:
         dist.destroy_process_group()
+
+
+def _said(error: RuntimeError) -> str:
+    """The first sentence of what gloo or NCCL says, without the place in its source."""
+    line = next(iter(str(error).splitlines()), "")
+    return re.sub(r"^\[[^\]]*\]\s*", "", line).partition(". ")[0][:200].rstrip(".")
 
 
 def summed(processes: Processes, values: Sequence[float]) -> list[float]:

@@ -134,6 +134,8 @@ class Recipe:
     grad_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.isprintable() or not 1 <= len(self.name) <= 100:
+            raise InvalidInput(f"recipe: name must be 1 to 100 printable characters, got {self.name!r:.120}")
         for name, (low, high) in _WHOLE.items():
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:

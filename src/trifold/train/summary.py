@@ -60,7 +60,8 @@ def run_page(
             low=low,
             high=high,
             note=result.note,
-            yardstick=("three nearest neighbours by pixel distance", result.nearest.accuracy),
+            yardstick=(_yardstick(record), result.nearest.accuracy),
+            scores=_scores(quality),
         ),
         key=KeyFigures(
             parameters=result.cost["parameters"],
@@ -116,6 +117,24 @@ def curves(epochs: Sequence[Epoch], *, chosen: int) -> Curves:
 def _channels(test: Held | Files) -> int:
     """1 for grey images, else 3."""
     return test.images.pixels.shape[1] if isinstance(test, Held) else test.preprocessing.channels
+
+
+def _yardstick(record: Record) -> str:
+    asked, total = record.result.nearest.total, record.result.test.total
+    images = "the same images" if asked == total else f"{asked:,} of them"
+    return f"three nearest neighbours by pixel distance on {images}"
+
+
+def _scores(quality: metrics.Quality) -> tuple[Fact, ...]:
+    """What else was measured on test."""
+    top5 = () if quality.top5 is None else (Fact("Top-5", f"{quality.top5:.2%}"),)
+    return (
+        *top5,
+        Fact("balanced accuracy" if top5 else "Balanced accuracy", f"{quality.balanced_accuracy:.2%}"),
+        Fact("macro F1", f"{quality.macro_f1:.2%}"),
+        Fact("cross-entropy", f"{quality.loss:.3f}"),
+        Fact("expected calibration error", f"{quality.calibration_error:.2%}"),
+    )
 
 
 def _fields(entry: Mapping[str, Any]) -> dict[str, Any]:

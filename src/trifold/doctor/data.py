@@ -1,19 +1,17 @@
-"""What is likely to spoil a training, found before it: findings with numbers, each with a way out."""
+"""What is likely to spoil a training, found in its images before it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from trifold.data.dataset import Dataset
 from trifold.data.decode import printable
 from trifold.data.scan import EqualImages, Scan, scan
 from trifold.data.split import Split, split
 from trifold.data.table_file import in_order
+from trifold.doctor.findings import SEVERITIES, Finding
 from trifold.errors import InvalidData, InvalidInput
-
-SEVERITIES = ("error", "warning", "note")
 
 MAX_IMBALANCE = 3.0
 """Images of the largest class over those of the smallest, up to which nothing is said."""
@@ -35,24 +33,6 @@ MAX_CUT = 0.1
 
 MAX_RATIO = 2.0
 """The longer side over the shorter from which an image loses more than half its pixels."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing found.
-
-    severity: "error" (results would be wrong, or training would stop), "warning" (results would be worse) or "note".
-    what: a short code, such as "leakage". text, advice: one line each; the text has the numbers.
-    """
-
-    severity: str
-    what: str
-    text: str
-    advice: str
-
-    def __post_init__(self) -> None:
-        if self.severity not in SEVERITIES:
-            raise InvalidInput(f"severity must be {', '.join(SEVERITIES)}, got {self.severity!r}")
 
 
 def check_data(dataset: Dataset, *, resolution: int | None = None) -> tuple[Finding, ...]:
