@@ -10,12 +10,12 @@ from trifold.data.dataset import Dataset
 from trifold.data.sources import open_data
 from trifold.report.figures import BudgetPoint, draw_budgets, percent
 from trifold.table import Column, Table, lines
+from trifold.train.assemble import Progress
 from trifold.train.fit import scale_to_budget, train_scaled
 from trifold.train.folder import OtherRun
 from trifold.train.progress import progress_bar
 from trifold.train.recipes import find_recipe
 from trifold.train.record import Record
-from trifold.train.assemble import Progress
 
 BUDGETS = (1e6, 3e6)
 """Multiply-adds for one image."""

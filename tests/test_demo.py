@@ -11,7 +11,7 @@ from PIL import Image
 
 from trifold.baselines import find
 from trifold.cost import cost
-from trifold.train.recipe import find_recipe
+from trifold.train.recipes import find_recipe
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,7 +30,7 @@ def test_the_demo_trains_at_two_budgets_and_shows_both_on_one_picture(
 ) -> None:
     demo = script("scripts/demo.py")
     monkeypatch.setattr(demo, "FOLDER", tmp_path / "demo")
-    monkeypatch.setattr(demo, "find_recipe", lambda name: find_recipe(name, {"epochs": 1}))
+    monkeypatch.setattr(demo, "find_recipe", lambda name, network: find_recipe(name, network, {"epochs": 1}))
     demo.main()
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines() if line.startswith(("1M ", "3M "))]

@@ -112,6 +112,23 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
         check_run(tmp_path / "absent")
 
 
+@pytest.mark.parametrize("steps", [-1, 9])
+def test_a_range_test_of_few_steps_is_refused_before_anything_is_opened(tmp_path: Path, steps: int) -> None:
+    with pytest.raises(InvalidInput, match=f"^range_steps must be 0 or a whole number from 10, got {steps}$"):
+        check_run(tmp_path / "absent", range_steps=steps)
+
+
+def test_a_record_without_what_was_asked_is_refused(
+    finished: tuple[Path, Record], digits: Dataset, tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "run")
+    record = read_record(tmp_path / "run" / RECORD)
+    asked = {name: value for name, value in record.asked.items() if name != "weights"}
+    write_record(tmp_path / "run" / RECORD, replace(record, asked=asked))
+    with pytest.raises(InvalidData, match=r"what was asked must have the field 'weights'; the run is too old$"):
+        check_run(tmp_path / "run", digits)
+
+
 # Batch norm
 
 

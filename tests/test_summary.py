@@ -47,7 +47,7 @@ def test_the_recipe_says_what_it_changes(finished: tuple[Path, Record]) -> None:
 
 
 def test_events_are_what_is_out_of_the_ordinary() -> None:
-    entries = [
+    entries: list[dict[str, object]] = [
         {"type": "start"},
         {"type": "skipped", "path": "a.png", "reason": "a.png: not an image"},
         {"type": "step", "epoch": 1, "step": 1, "lr": 0.1, "loss": 2.0},

@@ -1,7 +1,7 @@
 """Runs Trifold and the peer in turn, seed by seed, each for fifteen minutes, and notes when each epoch was evaluated.
 
 Usage: race.py CIFAR10 [FOLDER]. CIFAR10 has train/ and test/, one folder a class. What is finished in FOLDER
-(runs/race) is not run again. Each run, with its loader workers, has one core (and, where the system allows it, real-time
+(runs/race) is not run again. Each run, with its loader workers, has one core, and where the system allows it real-time
 scheduling on it), so that nothing else the machine does takes part.
 """
 

@@ -39,6 +39,7 @@ _TRAINING_OPTIONS = (
     click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe."),
     click.option("--epochs", type=int, help="Short for --set epochs=N."),
     click.option("--time", help="Plan the epochs to fill this time: 20m, 1h30m, 90s."),
+    click.option("--find-lr", is_flag=True, help="Find the learning rate by a short range test, once."),
     click.option("--weights", type=click.Path(), help="Begin with these weights: a run, .safetensors, .pth or .npz."),
     click.option("--seed", default=0, show_default=True, help="Of weights, order and augmentation."),
     click.option("--split-seed", default=0, show_default=True, help="Of the split into train, minival and test."),
@@ -113,6 +114,7 @@ def _run(
         split_seed=options["split_seed"],
         seconds=_seconds(options["time"]),
         weights="" if begin_with is None else begin_with.digest,
+        find_lr=options["find_lr"],
     )
     run = run_id(asked(plan, dataset.fingerprint))
     name = Path(dataset.name).resolve().name if "/" in dataset.name else dataset.name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from trifold import architecture
@@ -79,8 +79,11 @@ def open_case(run: str | Path, dataset: Dataset | None) -> Case:
 
 
 def _plan(record: Record) -> Plan:
-    """What was asked, as a value. Raises InvalidInput if a field does not fit."""
+    """What was asked, as a value. Raises InvalidInput if a field is missing or does not fit."""
     asked = record.asked
+    missing = [field.name for field in fields(Plan) if field.name not in asked]
+    if missing:
+        raise InvalidData(f"record {record.id}: what was asked must have the field {missing[0]!r}; the run is too old")
     recipe_asked = recipe.from_dict(asked["recipe"])
     epochs = int(record.result.computed.get("epochs", recipe_asked.epochs))
     return Plan(

@@ -24,7 +24,8 @@ def learning_rate(case: Case, start: Start | str, steps: int) -> Check:
     if isinstance(start, str) or not steps:
         why = start if isinstance(start, str) else "no range test was asked for"
         return Check(what="learning_rate", number=why, looked=False)
-    seen = range_test(start.network, _task(case, start), steps=steps)
+    task = _task(case, start)
+    seen = range_test(start.network.to(task.device), task, steps=steps)
     rate = case.plan.recipe.highest_lr
     ends = f"diverges at {seen.diverged_at:.2g}" if seen.diverged_at else f"does not diverge up to {seen.rates[-1]:.2g}"
     number = f"{rate:.2g}; in a range test of {len(seen.losses):,} steps the loss {ends}, which suggests "
@@ -40,8 +41,6 @@ def learning_rate(case: Case, start: Start | str, steps: int) -> Check:
 
 def _task(case: Case, start: Start) -> Task:
     """The run's task on this machine; images are decoded when they are asked for, by this process."""
-    device = Machine().torch_device(ALONE)
-    start.network.to(device)
     shape = plain(case.trained.preprocessing.resolution, case.trained.preprocessing.mode)
     train, minival = (Files(samples=part, preprocessing=shape, workers=0) for part in (case.train, case.minival))
     return Task(
@@ -52,6 +51,6 @@ def _task(case: Case, start: Start) -> Task:
         seed=case.plan.seed,
         flip=case.dataset.mirror,
         num_classes=len(case.trained.classes),
-        device=device,
+        device=Machine().torch_device(ALONE),
         fresh=start.fresh,
     )

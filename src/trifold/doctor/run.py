@@ -10,7 +10,9 @@ from trifold.doctor.case import open_case
 from trifold.doctor.findings import Check, Finding, in_order_of_severity
 from trifold.doctor.rate import learning_rate
 from trifold.doctor.start import start_of
+from trifold.errors import InvalidInput
 from trifold.train.machine import torch_threads
+from trifold.train.range_test import FEWEST_STEPS
 
 
 def check_run(
@@ -43,6 +45,8 @@ def run_checks(
     Raises InvalidData if the folder holds no finished run or the images are gone; InvalidInput if range_steps is out of
     range or the weights are not those of the run.
     """
+    if type(range_steps) is not int or 0 != range_steps < FEWEST_STEPS:
+        raise InvalidInput(f"range_steps must be 0 or a whole number from {FEWEST_STEPS}, got {range_steps!r}")
     case = open_case(run, dataset)
     start = start_of(case, begun_with)
     with torch_threads(int(case.record.result.computed.get("threads", 1))):

@@ -276,8 +276,8 @@ def _runner(network: nn.Module, task: Task) -> nn.Module:
     if task.processes.count == 1 or not any(p.requires_grad for p in network.parameters()):
         return runner  # type: ignore[no-any-return]  # a compiled module has its module's type
     devices = [task.device] if task.device.type == "cuda" else None
-    # Otherwise gradients are regrouped after the first step, and three or more processes sum in an order that depends on
-    # the grouping: an epoch gone on with would differ in its last bits.
+    # Otherwise gradients are regrouped after the first step, and three or more processes sum in an order that hangs on
+    # the groups: an epoch gone on with would differ in its last bits.
     keep_groups = task.processes.count > 2
     return DistributedDataParallel(runner, device_ids=devices, find_unused_parameters=keep_groups)
 

@@ -24,7 +24,8 @@ class Plan:
 
     seed: of weights, order and augmentation. split_seed: of the split. seconds: the wall time that the epochs are
     planned to fill, in place of the recipe's number of epochs; 0: the recipe's. weights: digest of the pretrained
-    weights that the network begins with, or "".
+    weights that the network begins with, or "". find_lr: whether the rate is found by a range test at the start, in
+    place of the recipe's.
     """
 
     architecture: Architecture
@@ -33,6 +34,7 @@ class Plan:
     split_seed: int = 0
     seconds: float = 0.0
     weights: str = ""
+    find_lr: bool = False
 
     def __post_init__(self) -> None:
         for name in ("seed", "split_seed"):
@@ -53,6 +55,7 @@ def asked(plan: Plan, fingerprint: str) -> dict[str, Any]:
         "split_seed": plan.split_seed,
         "seconds": plan.seconds,
         "weights": plan.weights,
+        "find_lr": plan.find_lr,
     }
 
 

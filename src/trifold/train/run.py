@@ -38,6 +38,7 @@ from trifold.train.machine import Machine, check_same, computed, default_threads
 from trifold.train.outcome import draw, outcome, save_weights, tested
 from trifold.train.planning import planned_epochs, step_seconds
 from trifold.train.processes import Processes, from_environment, from_first, joined
+from trifold.train.range_test import range_test
 from trifold.train.record import Plan, Record, Result, asked, run_id, write_atomic, write_record
 from trifold.train.stop import StopSign, listening
 from trifold.train.transfer import Pretrained
@@ -135,7 +136,8 @@ def _sit(sitting: _Sitting, *, overwrite: bool, pretrained: Pretrained | None, s
                 _check_unchanged(sitting, begun)
             clear_unfinished(folder)
         start, length = begun or _begin(sitting, run, now)
-        recipe = replace(run.task.recipe, epochs=start["decided"]["epochs"])
+        decided = start["decided"]
+        recipe = replace(run.task.recipe, epochs=decided["epochs"], lr=decided["lr"], lr_batch=0)
         run = replace(run, task=replace(run.task, recipe=recipe))
         return _run(sitting, run, start, length, scaling)
 
@@ -180,7 +182,9 @@ def _begin(sitting: _Sitting, run: Assembled, now: dict[str, Any]) -> tuple[dict
 
     An older run is whole until here, where nothing of the new one can be refused any more.
     """
-    epochs = sitting.plan.recipe.epochs
+    epochs, rate = sitting.plan.recipe.epochs, sitting.plan.recipe.highest_lr
+    if sitting.plan.find_lr:
+        rate = range_test(run.network, run.task).suggested
     if sitting.plan.seconds:
         step = step_seconds(run.network, run.task)
         spent = time.monotonic() - sitting.since
@@ -188,7 +192,7 @@ def _begin(sitting: _Sitting, run: Assembled, now: dict[str, Any]) -> tuple[dict
 
     def write() -> tuple[dict[str, Any], int]:
         clear(sitting.folder)
-        decided = {"held": isinstance(run.task.train, Held), "epochs": epochs}
+        decided = {"held": isinstance(run.task.train, Held), "epochs": epochs, "lr": rate}
         entry = {"type": "start", "id": sitting.id, "asked": sitting.wanted, "computed": now, "decided": decided}
         line = json.dumps(entry) + "\n"
         with writing(sitting.folder):  # whole or not at all: half a line would make it no run folder
