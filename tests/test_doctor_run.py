@@ -129,6 +129,18 @@ def test_a_record_without_what_was_asked_is_refused(
         check_run(tmp_path / "run", digits)
 
 
+def test_the_plan_has_what_was_decided_at_the_start_and_older_records_will_do(
+    finished: tuple[Path, Record], digits: Dataset, tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "run")
+    record = read_record(tmp_path / "run" / RECORD)
+    asked = {name: value for name, value in record.asked.items() if name != "find_lr"}
+    result = replace(record.result, computed={"epochs": 9, "lr": 0.5})
+    write_record(tmp_path / "run" / RECORD, replace(record, asked=asked, result=result))
+    recipe = open_case(tmp_path / "run", digits).plan.recipe
+    assert (recipe.epochs, recipe.highest_lr) == (9, 0.5)
+
+
 # Batch norm
 
 

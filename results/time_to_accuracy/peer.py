@@ -1,26 +1,31 @@
 """The peer: timm's model and optimiser in a plain PyTorch loop, torchvision's transforms, a DataLoader.
 
 Usage: peer.py DATA MINIVAL SEED SECONDS LOG. DATA has train/ and test/, one folder a class; MINIVAL names the training
-files, one a line, that are held back to choose the epoch by. The epochs are planned from the time of 20 steps.
+files, one a line, that are held back to choose the epoch by. The epochs are planned from the time of 30 steps.
 """
 
+# ruff: noqa: I001  the first import must precede timm's and torchvision's
+import trifold._torchvision  # noqa: F401  lets torchvision import beside a CPU build of torch; nothing else here is ours
+
 import functools
+import itertools
 import json
 import math
+import statistics
 import sys
 import time
 from pathlib import Path
 
-import timm
 import torch
 from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.efficientnet import EfficientNet
+from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets
 from torchvision import transforms as T
 
-BATCH, LR, DECAY, WARM_UP, SMOOTHING, WORKERS = 128, 4e-3, 0.05, 1.0, 0.1, 2
+BATCH, LR, DECAY, WARM_UP, SMOOTHING, WORKERS = 128, 4e-3, 0.05, 1.0, 0.1, 1
 MEAN, STD = (0.4913, 0.4821, 0.4465), (0.247, 0.2435, 0.2616)
 ARCHITECTURE = [["er_r1_k3_s2_e2_c16"], ["ir_r2_k3_s2_e4_c32_se0.25"], ["ir_r4_k3_s2_e4_c64_se0.25"]]
 
@@ -85,7 +90,7 @@ def main() -> None:
     test = DataLoader(datasets.ImageFolder(str(data / "test"), T.Compose(normalise)), 256, num_workers=WORKERS)
 
     model = make_model()
-    optimizer = timm.optim.create_optimizer_v2(model, opt="adamw", lr=LR, weight_decay=DECAY)
+    optimizer = create_optimizer_v2(model, opt="adamw", lr=LR, weight_decay=DECAY)
     criterion = nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
     steps_per_epoch, epochs, step, best = len(loader), 0, 0, (0.0, 0, {})
     times: list[float] = []
@@ -104,8 +109,9 @@ def main() -> None:
                 optimizer.step()
                 step += 1
                 times.append(time.perf_counter())
-                if step == 24:
-                    span = (times[-1] - times[3]) / 20 * (steps_per_epoch + len(others) / BATCH / 3)
+                if step == 34:
+                    spans = [later - earlier for earlier, later in itertools.pairwise(times[3:])]
+                    span = statistics.quantiles(spans, n=3)[0] * (steps_per_epoch + len(others) / BATCH / 3)
                     epochs = max(2, int((0.97 * seconds - (times[0] - began)) // span))
             epoch += 1
             right = accuracy(model, minival)

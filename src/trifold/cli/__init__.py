@@ -7,7 +7,7 @@ import time
 
 import click
 
-from trifold.cli import describe, training
+from trifold.cli import describe, doctor, training
 from trifold.cli.options import BEGAN, is_first
 from trifold.errors import Failed, InvalidInput, Stopped
 
@@ -68,6 +68,7 @@ COMMANDS = (
     training.train,
     training.evaluate,
     training.predict,
+    doctor.doctor,
 )
 for command in COMMANDS:
     trifold.add_command(command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trifold import architecture
@@ -25,9 +25,9 @@ from trifold.train.use import Trained, load_run, trained_on
 class Case:
     """What the checks of a run look at.
 
-    plan: as asked, with the epochs that were decided. steps: how many were taken, and up to the epoch whose weights
-    were kept (kept_steps). own: whether the images are those of the training; then train, minival and test are its own
-    parts, else the splits that the source gives, all for a missing train or test, none for a missing minival.
+    plan: as asked, with the epochs and the rate that were decided. steps: how many were taken; kept_steps: up to the
+    epoch whose weights were kept. own: whether the images are those of the training; then train, minival and test are
+    its own parts, else the splits that the source gives, all for a missing train or test, none for a missing minival.
     in_data: what `check_data` finds in the images at the run's resolution.
     """
 
@@ -81,18 +81,22 @@ def open_case(run: str | Path, dataset: Dataset | None) -> Case:
 def _plan(record: Record) -> Plan:
     """What was asked, as a value. Raises InvalidInput if a field is missing or does not fit."""
     asked = record.asked
-    missing = [field.name for field in fields(Plan) if field.name not in asked]
+    missing = [
+        name for name in ("architecture", "recipe", "seed", "split_seed", "seconds", "weights") if name not in asked
+    ]
     if missing:
         raise InvalidData(f"record {record.id}: what was asked must have the field {missing[0]!r}; the run is too old")
-    recipe_asked = recipe.from_dict(asked["recipe"])
-    epochs = int(record.result.computed.get("epochs", recipe_asked.epochs))
+    recipe_asked, decided = recipe.from_dict(asked["recipe"]), record.result.computed
+    epochs = int(decided.get("epochs", recipe_asked.epochs))
+    rate = float(decided.get("lr", recipe_asked.highest_lr))
     return Plan(
         architecture=architecture.from_dict(asked["architecture"]),
-        recipe=replace(recipe_asked, epochs=epochs),
+        recipe=replace(recipe_asked, epochs=epochs, lr=rate, lr_batch=0),
         seed=asked["seed"],
         split_seed=asked["split_seed"],
         seconds=asked["seconds"],
         weights=asked["weights"],
+        find_lr=asked.get("find_lr", False),  # which older records do not have
     )
 
 

@@ -32,7 +32,7 @@ def learning_rate(case: Case, start: Start | str, steps: int) -> Check:
     number += f"{seen.suggested:.2g}"
     severity, advice = "", ""
     if seen.diverged_at and rate >= seen.diverged_at / 2:
-        severity, advice = "warning", f"--set lr={seen.suggested:.2g} --set lr_batch=0, or a longer warm-up"
+        severity, advice = "warning", f"--set lr={seen.suggested:.2g} --set lr_batch=0, or --find-lr"
     elif rate * TOO_LOW < seen.suggested:
         severity, advice = "note", "a higher rate may train faster; try ten times as much"
     found = (Finding(severity=severity, what="learning_rate", text=number, advice=advice),) if severity else ()
