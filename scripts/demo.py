@@ -8,11 +8,11 @@ from pathlib import Path
 from trifold.budget import Budget, Fit
 from trifold.data.dataset import Dataset
 from trifold.data.sources import open_data
+from trifold.errors import InvalidData
 from trifold.report.figures import BudgetPoint, draw_budgets, percent
 from trifold.table import Column, Table, lines
 from trifold.train.assemble import Progress
 from trifold.train.fit import scale_to_budget, train_scaled
-from trifold.train.folder import OtherRun
 from trifold.train.progress import progress_bar
 from trifold.train.recipes import find_recipe
 from trifold.train.record import Record
@@ -48,11 +48,11 @@ def main() -> None:
 
 
 def trained(dataset: Dataset, found: Fit, folder: Path, progress: Progress | None) -> Record:
-    """The run in the folder; another run, as an older version of the demo left there, is replaced."""
+    """The run in the folder; what an older version of the demo left there is replaced."""
     recipe = find_recipe("small", found.architecture)
     try:
         return train_scaled(dataset, found, recipe, run_folder=folder, progress=progress)
-    except OtherRun:
+    except InvalidData:
         return train_scaled(dataset, found, recipe, run_folder=folder, overwrite=True, progress=progress)
 
 

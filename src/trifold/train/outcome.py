@@ -26,6 +26,7 @@ from trifold.train.metrics import quality
 from trifold.train.record import Plan, Record, Result
 from trifold.train.summary import run_page
 from trifold.train.tensorboard import write_events
+from trifold.train.transfer import Loaded
 
 PACKAGES = ("trifold", "torch", "torchvision", "numpy", "pillow", "scikit-learn", "timm")
 
@@ -59,8 +60,13 @@ def outcome(
         computed=computed,
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         scaling={},
-        loaded={} if run.loaded is None else asdict(run.loaded),
+        loaded={} if run.loaded is None else _plain(run.loaded),
     )
+
+
+def _plain(loaded: Loaded) -> dict[str, Any]:
+    """As JSON gives it back."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(loaded).items()}
 
 
 def save_weights(folder: Path, run: Assembled, result: Result, wanted: dict[str, Any]) -> None:
