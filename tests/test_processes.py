@@ -223,7 +223,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
 def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     """The same run, of which one process was killed, begun again by torchrun; and a copy from after the kill."""
     folder = tmp_path_factory.mktemp("killed")
-    launch = Launch(folder, folder / "run", restarts=1)
+    launch = Launch(folder, folder / "run", restarts=1, more=("--overwrite",))
     launch.wait_for_steps(25)
     os.kill(launch.worker(1), signal.SIGKILL)
     (folder / "copy").mkdir()

@@ -24,11 +24,15 @@ TIMEOUT = timedelta(minutes=30)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processes:
-    """One process among all: rank from 0 of `count`; local_rank: its number on its machine, which is its GPU's."""
+    """One process among all: rank from 0 of `count`; local_rank: its number on its machine, which is its GPU's.
+
+    restarts: how often torchrun has started all of them again after one was lost.
+    """
 
     rank: int = 0
     count: int = 1
     local_rank: int = 0
+    restarts: int = 0
 
     @property
     def first(self) -> bool:
@@ -49,6 +53,7 @@ def from_environment() -> Processes:
             rank=int(os.environ.get("RANK", "0")),
             count=int(os.environ.get("WORLD_SIZE", "1")),
             local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+            restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
         )
     except ValueError as error:
         raise InvalidInput(f"RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers: {error}") from None

@@ -94,6 +94,7 @@ def train(
     asked for; Stopped after SIGTERM or Ctrl-C, when all is saved; Failed if the disk is full or a process is lost.
     """
     machine, processes = machine or Machine(), from_environment()
+    overwrite = overwrite and not processes.restarts  # torchrun gives the first start's command again
     wanted = asked(plan, dataset.fingerprint)
     with joined(processes, machine.torch_device(processes)), listening() as sign:
         sitting = _Sitting(
