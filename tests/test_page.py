@@ -439,7 +439,14 @@ def test_a_long_line_is_thinned_and_keeps_its_end() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(8.24, "8.2 s"), (59.96, "1 min 0 s"), (185.0, "3 min 5 s"), (4320.0, "1 h 12 min"), (864000.0, "10 d 0 h")],
+    [
+        (8.24, "8.2 s"),
+        (59.96, "1 min 0 s"),
+        (185.0, "3 min 5 s"),
+        (822.0, "14 min"),
+        (4320.0, "1 h 12 min"),
+        (864000.0, "10 d 0 h"),
+    ],
 )
 def test_durations_have_two_units(seconds: float, said: str) -> None:
     assert duration(seconds) == said

@@ -29,12 +29,14 @@ def share(value: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """The time in its two greatest units: 1 h 12 min, 3 min 5 s, 8.2 s."""
+    """The time as one would say it: 1 h 12 min, 14 min, 3 min 5 s, 8.2 s."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
+    if minutes < 10:
         return f"{minutes} min {rest} s"
+    if seconds < 59.5 * 60:
+        return f"{round(seconds / 60)} min"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 

@@ -24,7 +24,7 @@ max-width:none}
 .key{display:grid;grid-template-columns:repeat(auto-fill,minmax(7.6rem,1fr));gap:1px;padding:1px;margin:0}
 .key div{box-shadow:0 0 0 1px var(--rule);padding:.7rem .9rem}
 .key dt{color:var(--soft);font-size:.82rem}
-.key dd{margin:0;font-size:1.2rem;font-weight:600;font-variant-numeric:tabular-nums;white-space:nowrap}
+.key dd{margin:0;font-size:1.2rem;font-weight:600;font-variant-numeric:tabular-nums}
 .key small{display:block;font-size:.78rem;font-weight:400;color:var(--soft)}
 .panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,18.5rem),1fr));gap:1.75rem 1.5rem}
 figure{margin:0;min-width:0}

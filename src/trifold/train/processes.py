@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from trifold.errors import Failed, InvalidInput
 
@@ -70,7 +71,15 @@ def joined(processes: Processes, device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    # torchrun's own store outlives a restart: without a name of its own this start could read the last one's addresses.
+    store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        store=dist.PrefixStore(f"start-{processes.restarts}", store),  # type: ignore[attr-defined]  # torch has it there
+        rank=processes.rank,
+        world_size=processes.count,
+        timeout=TIMEOUT,
+    )
     try:
         yield
     except Failed:

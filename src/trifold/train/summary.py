@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def run_page(
     low, high = result.test.interval
     return RunPage(
         headline=Headline(
-            data=result.data,
+            data=PurePath(result.data).name or result.data,
             network=architecture.name,
             run=record.id,
             correct=result.test.correct,
