@@ -131,7 +131,10 @@ def finetune(architecture: Architecture) -> Recipe:
     practice found for small data, where batch-norm statistics of few images are worse than the pretrained ones.
     Batch-norm epsilon, padding and normalisation are those of TensorFlow's published weights; weights of torchvision
     and of timm's names without `tf_` need `--set bn_eps=1e-5 --set padding=symmetric`.
-    Command: `results/trashnet/run.sh`.
+    Command: `results/trashnet/run.sh` (five epochs, one of them of the head alone, bn_momentum 0.1).
+    Machine: one shared core of an AMD EPYC, torch 2.13.0, one thread. Time: about four minutes of that core a run.
+    Expected on TrashNet's 509 test photographs at 64 pixels, B4's stem and 22 blocks pretrained (results/trashnet; mean
+    with its 95 % interval, three seeds): 87.2 ± 1.7 %, from random weights 46.6 ± 5.2 %.
     """
     return Recipe(
         name="finetune",
