@@ -13,14 +13,13 @@ from typing import Any
 import torch
 
 from trifold.data.decode import printable
+from trifold.data.images import MAX_BYTES
 from trifold.errors import InvalidData, InvalidInput
 from trifold.train.processes import Processes
 
 SMALL_MULTIPLY_ADDS = 10_000_000
 DEVICES = ("auto", "cpu", "cuda")
 IN_MEMORY = ("auto", "yes", "no")
-MAX_BYTES = 8 * 2**30
-"""The most that images held in memory may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
