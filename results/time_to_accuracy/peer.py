@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import datasets
 from torchvision import transforms as T
 
-BATCH, LR, DECAY, WARM_UP, SMOOTHING, WORKERS = 128, 4e-3, 0.05, 1.0, 0.1, 1
+BATCH, LR, DECAY, WARM_UP, SMOOTHING, WORKERS = 128, 4e-3, 0.05, 1.0, 0.1, 2
 MEAN, STD = (0.4913, 0.4821, 0.4465), (0.247, 0.2435, 0.2616)
 ARCHITECTURE = [["er_r1_k3_s2_e2_c16"], ["ir_r2_k3_s2_e4_c32_se0.25"], ["ir_r4_k3_s2_e4_c64_se0.25"]]
 
@@ -73,7 +73,7 @@ def main() -> None:
         float(sys.argv[4]),
         sys.argv[5],
     )
-    torch.set_num_threads(1)
+    torch.set_num_threads(2)
     torch.manual_seed(seed)
     normalise = [T.ToTensor(), T.Normalize(MEAN, STD)]
     augmented = T.Compose([T.RandomCrop(32, padding=4), T.RandomHorizontalFlip(), *normalise])
