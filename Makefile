@@ -38,7 +38,7 @@ bench: .venv/bench.stamp
 .venv/demo.stamp: EXTRA :=
 .venv/test.stamp: EXTRA := [test]
 .venv/bench.stamp: EXTRA := [bench]
-.venv/%.stamp: pyproject.toml constraints.txt | .venv/created.stamp
+.venv/%.stamp: pyproject.toml constraints.txt $(wildcard src/trifold/kernels/c/*) | .venv/created.stamp
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.$(EXTRA)'
 	@touch $@

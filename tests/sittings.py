@@ -176,6 +176,11 @@ def jumping() -> None:
     _clock(lambda calls, now: now + (-1e6, 0.0, 1e6, 5e5)[calls % 4])
 
 
+def without_kernels() -> None:
+    """The compiled kernels switched off."""
+    os.environ["TRIFOLD_KERNELS"] = "off"
+
+
 def kill_worker() -> None:
     """SIGKILL to one of the processes that decode images."""
     worker = next(child for child in multiprocessing.active_children() if child.pid)

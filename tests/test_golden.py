@@ -1,4 +1,5 @@
-"""A tiny seeded training, whose stored losses are met to the last bit on the torch and instructions that made them.
+"""A tiny seeded training, with compiled kernels and without, whose stored losses are met to the last bit on the torch
+and instructions that made them.
 
 Where a change is meant to change them, `python tests/golden/make.py` stores them anew.
 """
@@ -16,26 +17,31 @@ import torch
 
 from tests.tiny import TINY
 from trifold.data.digits import open_digits
+from trifold.kernels import instruction_set, using
 from trifold.train.log import read_log
 from trifold.train.machine import Machine
 from trifold.train.recipes import find_recipe
 from trifold.train.record import Plan
 from trifold.train.run import train
 
-GOLDEN = Path(__file__).parent / "golden" / "tiny.json"
+GOLDEN = {kernels: Path(__file__).parent / "golden" / f"tiny-kernels-{kernels}.json" for kernels in ("off", "best")}
+"""By what the kernels are asked to be."""
 TOLERANCE = 1e-3
 """Relative, on other versions or instructions."""
 
 
-def trained_losses() -> dict[str, list[float]]:
-    """The losses of two epochs with most of what a recipe can do: of each step, and of minival after each epoch."""
+def trained_losses(kernels: str) -> dict[str, list[float]]:
+    """The losses of two epochs with most of what a recipe can do: of each step, and of minival after each epoch.
+
+    kernels: as for `using`.
+    """
     whole = open_digits()
     recipe = replace(
         find_recipe("small", TINY), epochs=2, batch_size=32, accumulate=2, ema_decay=0.9, clip_norm=1.0, drop_rate=0.2,
         drop_path_rate=0.2, label_smoothing=0.1, balance="sampler",
     )  # fmt: skip
     architecture = replace(TINY, stages=(replace(TINY.stages[0], layers=2),))  # so that there is a path to drop
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, using(kernels):
         train(
             replace(whole, samples=whole.samples[::6]),
             Plan(architecture=architecture, recipe=recipe, seed=3),
@@ -49,15 +55,18 @@ def trained_losses() -> dict[str, list[float]]:
     }
 
 
-def made_by() -> dict[str, str]:
+def made_by(kernels: str) -> dict[str, str]:
     """What the last bits depend on."""
-    return {"torch": torch.__version__.partition("+")[0], "instructions": torch.backends.cpu.get_cpu_capability()}
+    instructions = torch.backends.cpu.get_cpu_capability()
+    with using(kernels):
+        used = instruction_set()
+    return {"torch": torch.__version__.partition("+")[0], "instructions": instructions, "kernels": used}
 
 
-def golden_text(losses: dict[str, list[float]]) -> str:
+def golden_text(losses: dict[str, list[float]], made: dict[str, str]) -> str:
     """The file's text: losses as hexadecimal floats, which hold every bit."""
     stored = {name: [value.hex() for value in values] for name, values in losses.items()}
-    return json.dumps({**made_by(), **stored}, indent=2) + "\n"
+    return json.dumps({**made, **stored}, indent=2) + "\n"
 
 
 def differing(golden: dict[str, Any], losses: dict[str, list[float]], made: dict[str, str]) -> list[str]:
@@ -75,24 +84,36 @@ def differing(golden: dict[str, Any], losses: dict[str, list[float]], made: dict
 
 
 @pytest.fixture(scope="module")
-def losses() -> dict[str, list[float]]:
-    return trained_losses()
+def losses() -> dict[str, dict[str, list[float]]]:
+    return {kernels: trained_losses(kernels) for kernels in GOLDEN}
 
 
-def test_the_losses_are_the_stored_ones(losses: dict[str, list[float]]) -> None:
-    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    assert differing(golden, losses, made_by()) == []
+@pytest.mark.parametrize("kernels", GOLDEN)
+def test_the_losses_are_the_stored_ones(kernels: str, losses: dict[str, dict[str, list[float]]]) -> None:
+    golden = json.loads(GOLDEN[kernels].read_text(encoding="utf-8"))
+    assert differing(golden, losses[kernels], made_by(kernels)) == []
     assert len(golden["steps"]) == 2 * 7  # 211 training images in batches of about 32
 
 
-def test_one_bit_is_seen_on_the_same_machine_and_a_thousandth_elsewhere(losses: dict[str, list[float]]) -> None:
-    golden = json.loads(golden_text(losses))
-    values = losses["steps"]
-    nearly = {**losses, "steps": [values[0] * (1 + 2**-50), *values[1:]]}
-    off = {**losses, "steps": [values[0] * (1 + 2 * TOLERANCE), *values[1:]]}
-    fewer = {**losses, "steps": values[1:]}
-    elsewhere = {**made_by(), "instructions": "others"}
-    assert differing(golden, losses, made_by()) == differing(golden, nearly, elsewhere) == []
-    assert [text.partition(":")[0] for text in differing(golden, nearly, made_by())] == ["steps 1"]
+def test_kernels_change_last_bits_and_nothing_else(losses: dict[str, dict[str, list[float]]]) -> None:
+    golden = {"off": [value.hex() for value in losses["off"]["steps"]]}
+    assert made_by("best")["kernels"] == "off" or losses["best"] != losses["off"]
+    assert (
+        differing({**made_by("off"), "steps": golden["off"]}, {"steps": losses["best"]["steps"]}, {"torch": ""}) == []
+    )
+
+
+def test_one_bit_is_seen_on_the_same_machine_and_a_thousandth_elsewhere(
+    losses: dict[str, dict[str, list[float]]],
+) -> None:
+    found, here = losses["off"], made_by("off")
+    golden = json.loads(golden_text(found, here))
+    values = found["steps"]
+    nearly = {**found, "steps": [values[0] * (1 + 2**-50), *values[1:]]}
+    off = {**found, "steps": [values[0] * (1 + 2 * TOLERANCE), *values[1:]]}
+    fewer = {**found, "steps": values[1:]}
+    elsewhere = {**here, "instructions": "others"}
+    assert differing(golden, found, here) == differing(golden, nearly, elsewhere) == []
+    assert [text.partition(":")[0] for text in differing(golden, nearly, here)] == ["steps 1"]
     assert [text.partition(":")[0] for text in differing(golden, off, elsewhere)] == ["steps 1"]
-    assert differing(golden, fewer, made_by())[0] == f"steps: {len(values) - 1} in place of {len(values)}"
+    assert differing(golden, fewer, here)[0] == f"steps: {len(values) - 1} in place of {len(values)}"

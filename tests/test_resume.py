@@ -27,7 +27,9 @@ from tests.sittings import (
     sit,
     steps_of,
     ticking,
+    without_kernels,
 )
+from trifold.kernels import instruction_set
 from trifold.train.log import read_log
 
 ALL_STEPS = [(epoch, step) for epoch in (1, 2) for step in range(1, STEPS + 1)]
@@ -175,6 +177,25 @@ def test_other_threads_are_refused_in_one_line_unless_bits_may_differ(inputs: Pa
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
     assert sit(arguments(inputs, run, "--threads", "2", "--inexact")).status == 0
     assert steps_of(run) == ALL_STEPS
+
+
+def test_without_kernels_a_kill_changes_no_bit_either(inputs: Path, held: Path, tmp_path: Path) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert sit(arguments(inputs, whole), without_kernels).status == 0
+    assert sit(arguments(inputs, run), without_kernels, partial(kill_at, OPTIMISER, 7)).status == -signal.SIGKILL
+    assert sit(arguments(inputs, run), without_kernels).status == 0
+    assert_same(whole, run)
+    if instruction_set() != "off":
+        assert differences(held, run) != ()  # the kernels had been used
+
+
+@pytest.mark.skipif(instruction_set() == "off", reason="the kernels were not compiled: no C compiler with OpenMP")
+def test_going_on_with_other_kernels_is_refused(inputs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert sit(arguments(inputs, run), partial(kill_at, OPTIMISER, 3)).status == -signal.SIGKILL
+    refused = sit(arguments(inputs, run), without_kernels)
+    assert refused.status == 2
+    assert f"this run was begun with kernels {instruction_set()}, and now it is off" in refused.line
 
 
 def test_the_time_is_planned_once_and_a_quicker_clock_later_changes_nothing(inputs: Path, tmp_path: Path) -> None:

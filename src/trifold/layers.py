@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import SymInt, Tensor, nn
 from torch.nn import functional as F
 
+from trifold import kernels
 from trifold.architecture import Block
 from trifold.errors import InvalidInput
 
@@ -91,19 +92,20 @@ class SamePad(nn.Module):
         Raises InvalidInput if static and x has another remainder by the stride than that image: its samples would
         shift.
         """
-        height, width = x.shape[-2:]
+        (top, bottom), (left, right) = (self.margins(side) for side in x.shape[-2:])
+        return F.pad(x, (left, right, top, bottom), value=self.value)  # type: ignore[arg-type]  # a traced size is a SymInt
+
+    def margins(self, side: int | SymInt) -> tuple[int | SymInt, int | SymInt]:
+        """Pixels before and after a side of an image. Raises InvalidInput as `forward` does."""
         window = self.window
         if self.static:
-            for side in (height, width):
-                if side % window.stride != window.in_size % window.stride:
-                    raise InvalidInput(
-                        f"padding same_static was worked out for {window.in_size} pixels here and does not fit {side}; "
-                        "padding same fits any size"
-                    )
-            height = width = window.in_size
-        top, bottom = same_padding(height, window.kernel_size, window.stride)
-        left, right = same_padding(width, window.kernel_size, window.stride)
-        return F.pad(x, (left, right, top, bottom), value=self.value)  # type: ignore[arg-type]  # a traced size is a SymInt
+            if side % window.stride != window.in_size % window.stride:
+                raise InvalidInput(
+                    f"padding same_static was worked out for {window.in_size} pixels here and does not fit {side}; "
+                    "padding same fits any size"
+                )
+            side = window.in_size
+        return same_padding(side, window.kernel_size, window.stride)
 
 
 def _padding(window: Window, padding: str, value: float = 0.0) -> tuple[nn.Module, int]:
@@ -175,8 +177,20 @@ class ConvNorm(nn.Module):
         "batch {self.conv.out_channels} (height-1)//{self.window.stride}+1 (width-1)//{self.window.stride}+1",
     ]:
         """The activated, normalised convolution of x; a side of n pixels becomes ceil(n / stride)."""
-        out: Tensor = self.activation(self.norm(self.conv(self.pad(x))))
-        return out
+        return kernels.normalise(self.convolve(x), self.norm, self.activation)
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """The convolution of x alone, padded."""
+        if self.conv.groups == 1:
+            out: Tensor = self.conv(self.pad(x))
+            return out
+        return kernels.convolve(x, self.conv, self.pad, self.margins_before(x))
+
+    def margins_before(self, x: Tensor) -> list[int | SymInt]:
+        """Zeros above and to the left of x."""
+        if isinstance(self.pad, SamePad):
+            return [self.pad.margins(side)[0] for side in x.shape[2:]]
+        return [self.window.kernel_size // 2] * 2
 
 
 class SqueezeExcite(nn.Module):
@@ -196,6 +210,16 @@ class SqueezeExcite(nn.Module):
         means = x.mean((2, 3), keepdim=True)
         gate: Tensor = self.excite(self.activation(self.reduce(means)))
         return x * gate.sigmoid()
+
+
+def _excited(
+    part: ConvNorm, squeeze_excite: nn.Module, x: Float[Tensor, "batch in_channels height width"]
+) -> Float[Tensor, "batch channels out_height out_width"]:
+    """squeeze_excite(part(x)), in one where that is faster and nobody listens to the part."""
+    if isinstance(squeeze_excite, SqueezeExcite) and not kernels.hooked(part):
+        return kernels.normalise_excite(part.convolve(x), part.norm, part.activation, squeeze_excite)
+    out: Tensor = squeeze_excite(part(x))
+    return out
 
 
 class DropPath(nn.Module):
@@ -273,11 +297,19 @@ class MBConv(nn.Module):
 
     def forward(self, x: BlockInput) -> BlockOutput:
         """The block's output, its input added where the block has a shortcut."""
-        y: Tensor = self.depthwise(self.expand(x))
-        y = self.project(self.squeeze_excite(y))
+        y: Tensor = self.project(self._middle(x))
         if self.block.shortcut == "identity":
             y = self.drop_path(y) + x
         return y
+
+    def _middle(self, x: Tensor) -> Tensor:
+        """The projection's input."""
+        expand, excite = self.expand, self.squeeze_excite
+        if not isinstance(expand, ConvNorm) or kernels.hooked(expand, self.depthwise):
+            return _excited(self.depthwise, excite, expand(x))
+        y = expand.convolve(x)
+        before = self.depthwise.margins_before(y)
+        return kernels.middle(y, expand, self.depthwise, excite if isinstance(excite, SqueezeExcite) else None, before)
 
 
 class FusedMBConv(nn.Module):
@@ -299,7 +331,7 @@ class FusedMBConv(nn.Module):
 
     def forward(self, x: BlockInput) -> BlockOutput:
         """The block's output, its input added where the block has a shortcut."""
-        y: Tensor = self.project(self.squeeze_excite(self.expand(x)))
+        y: Tensor = self.project(_excited(self.expand, self.squeeze_excite, x))
         if self.block.shortcut == "identity":
             y = self.drop_path(y) + x
         return y
@@ -323,7 +355,7 @@ class PlainConv(nn.Module):
 
     def forward(self, x: BlockInput) -> BlockOutput:
         """The block's output, its input added where the block has a shortcut."""
-        y: Tensor = self.squeeze_excite(self.spatial(x))
+        y = _excited(self.spatial, self.squeeze_excite, x)
         if self.block.shortcut == "identity":
             y = self.drop_path(y) + x
         return y

@@ -1,4 +1,4 @@
-"""Writes tests/golden/tiny.json anew: `python tests/golden/make.py`, after a change that is meant to change losses."""
+"""Writes tests/golden/ anew: `python tests/golden/make.py`, after a change that is meant to change losses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.test_golden import GOLDEN, golden_text, trained_losses
+from tests.test_golden import GOLDEN, golden_text, made_by, trained_losses
 
 if __name__ == "__main__":
-    GOLDEN.write_text(golden_text(trained_losses()), encoding="utf-8")
+    for kernels, path in GOLDEN.items():
+        path.write_text(golden_text(trained_losses(kernels), made_by(kernels)), encoding="utf-8")

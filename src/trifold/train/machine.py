@@ -15,6 +15,7 @@ import torch
 from trifold.data.decode import printable
 from trifold.data.images import MAX_BYTES
 from trifold.errors import InvalidData, InvalidInput
+from trifold.kernels import instruction_set
 from trifold.train.processes import Processes
 
 SMALL_MULTIPLY_ADDS = 10_000_000
@@ -112,6 +113,7 @@ def computed(threads: int, processes: Processes, device: torch.device) -> dict[s
         "device": gpu or "cpu",
         "torch": version("torch"),
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "kernels": "off" if gpu else instruction_set(),
     }
 
 

@@ -1,0 +1,135 @@
+"""Times of each compiled kernel beside torch's own, for every shape of a network; prints a Markdown table.
+
+    .venv/bin/python benchmarks/kernels.py [NETWORK] [--sizes 32x128,64x64,224x16] [--threads 1,2]
+
+Channels-last float32. The two take turns within a round; medians of rounds; the ratio is torch's time to the kernel's.
+One thread: CPU time of the process; more: wall-clock. Nothing else may run on the machine meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trifold import kernels
+from trifold.architecture import Block
+from trifold.baselines import find
+from trifold.kernels.excite import norm_act_excite, plain_excite
+from trifold.kernels.norm_act import norm_act, plain
+
+ROUNDS, LEAST_SECONDS = 5, 0.02
+
+Pair = tuple[Callable[[], object], Callable[[], object]]
+
+
+def images(batch: int, channels: int, size: int) -> Tensor:
+    return torch.randn(batch, channels, size, size).contiguous(memory_format=torch.channels_last)
+
+
+def depthwise_pairs(batch: int, block: Block) -> dict[str, Pair]:
+    """Torch's call and ours, of the depthwise convolution of a block and of its two gradients."""
+    kernel_size, stride, margin = block.kernel_size, block.stride, block.kernel_size // 2
+    x, grad = (images(batch, block.mid_channels, size) for size in (block.in_size, block.out_size))
+    weight = torch.randn(block.mid_channels, 1, kernel_size, kernel_size)
+
+    def backward(mask: list[bool]) -> object:
+        both = ([stride] * 2, [margin] * 2, [1, 1])
+        return torch.ops.aten.convolution_backward(
+            grad, x, weight, None, *both, False, [0, 0], block.mid_channels, mask
+        )
+
+    before, sizes = [margin] * 2, ([block.in_size] * 2, [block.out_size] * 2)
+    return {
+        "forward": (
+            lambda: F.conv2d(x, weight, None, stride, margin, 1, block.mid_channels),
+            lambda: kernels.depthwise(x, weight, stride, before, sizes[1]),
+        ),
+        "input gradient": (
+            lambda: backward([True, False, False]),
+            lambda: kernels.depthwise_input_grad(grad, weight, stride, before, sizes[0]),
+        ),
+        "weight gradient": (
+            lambda: backward([False, True, False]),
+            lambda: kernels.depthwise_weight_grad(x, grad, kernel_size, stride, before),
+        ),
+    }
+
+
+def both_passes(call: Callable[..., Tensor], inputs: list[Tensor], grad: Tensor) -> Callable[[], object]:
+    """Forward and backward in one."""
+    return lambda: torch.autograd.grad(call(*inputs), inputs, grad)
+
+
+def norm_pairs(batch: int, block: Block) -> dict[str, Pair]:
+    """Batch norm and SiLU, and with squeeze-excite where the block has it, both passes."""
+    channels, squeezed = block.mid_channels, block.squeeze_channels
+    x = images(batch, channels, block.out_size)
+    ours = lambda *of: norm_act(*of, 1e-3, "silu")[0]  # noqa: E731  two of a kind
+    theirs = lambda *of: plain(*of, 1e-3, "silu")  # noqa: E731
+    inputs = [tensor.requires_grad_() for tensor in (x, torch.ones(channels), torch.zeros(channels))]
+    grad = images(batch, channels, block.out_size)
+    pairs = {"norm, SiLU": (both_passes(theirs, inputs, grad), both_passes(ours, inputs, grad))}
+    if squeezed:
+        shapes = ((squeezed, channels), (squeezed,), (channels, squeezed), (channels,))
+        layers = [torch.randn(shape).requires_grad_() for shape in shapes]
+        ours = lambda *of: norm_act_excite(*of, 1e-3, "silu")[0]  # noqa: E731
+        theirs = lambda *of: plain_excite(*of, 1e-3, "silu")  # noqa: E731
+        all_inputs = inputs + layers
+        pairs["norm, SiLU, excite"] = (both_passes(theirs, all_inputs, grad), both_passes(ours, all_inputs, grad))
+    return pairs
+
+
+def seconds(call: Callable[[], object], clock: Callable[[], float], times: int) -> float:
+    start = clock()
+    for _ in range(times):
+        call()
+    return (clock() - start) / times
+
+
+def measure(pair: Pair, clock: Callable[[], float]) -> tuple[float, float]:
+    """Median seconds of torch's call and of ours."""
+    times = [max(1, round(LEAST_SECONDS / max(min(seconds(call, clock, 1) for _ in range(2)), 1e-6))) for call in pair]
+    rounds = [[seconds(call, clock, count) for call, count in zip(pair, times, strict=True)] for _ in range(ROUNDS)]
+    theirs, ours = (statistics.median(column) for column in zip(*rounds, strict=True))
+    return theirs, ours
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description="Times of each kernel beside torch's own, as Markdown.")
+    parser.add_argument("network", nargs="?", default="efficientnet_b0")
+    parser.add_argument("--sizes", default="32x128,64x64,224x16")
+    parser.add_argument("--threads", default="1,2")
+    chosen = parser.parse_args()
+    print("| map | channels | window | batch | threads | what | torch ms | kernel ms | ratio |")
+    print("|---|---:|---|---:|---:|---|---:|---:|---:|")
+    for threads in map(int, chosen.threads.split(",")):
+        torch.set_num_threads(threads)
+        clock = time.process_time if threads == 1 else time.perf_counter
+        for size, batch in (map(int, text.split("x")) for text in chosen.sizes.split(",")):
+            blocks = replace(find(chosen.network), resolution=size).blocks()
+            seen = set()
+            for block in (block for block in blocks if block.operator in ("mbconv", "separable")):
+                shape = (block.in_size, block.out_size, block.mid_channels, block.kernel_size, block.stride)
+                if shape in seen:
+                    continue
+                seen.add(shape)
+                window = f"{block.kernel_size}x{block.kernel_size}, {block.stride}"
+                for what, pair in (depthwise_pairs(batch, block) | norm_pairs(batch, block)).items():
+                    theirs, ours = measure(pair, clock)
+                    print(
+                        f"| {block.in_size} | {block.mid_channels} | {window} | {batch} | {threads} | {what} "
+                        f"| {1e3 * theirs:.3g} | {1e3 * ours:.3g} | {theirs / ours:.2f} |",
+                        flush=True,
+                    )
+
+
+if __name__ == "__main__":
+    main()

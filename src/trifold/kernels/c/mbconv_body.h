@@ -1,0 +1,337 @@
+/* The middle of an MBConv block: batch norm, activation, depthwise convolution, and the second norm's statistics, with
+   the whole middle's gradient; the body that instances.h includes, after depthwise_body.h and norm_act_body.h.
+
+   What stands between the expansion's output and the depthwise convolution's is never written to memory: rows are
+   normalised and activated as they are copied into the scratch. In the gradient, rows of the depthwise output's
+   gradient are made there from what reaches the middle's output, and serve both gradients of the convolution. */
+
+#undef PADDED
+#define PADDED(channels) (((channels) + BLOCK - 1) / BLOCK * BLOCK)
+
+/* A norm's scale, shift and mean, (3, PADDED(channels)), zeros for channels that are not there. */
+static TARGET void NAME(pad_affine)(const struct norm *n, long channels, REAL *to) {
+    const long padded = PADDED(channels);
+    memset(to, 0, (size_t)(3 * padded) * sizeof(REAL));
+    NAME(make_affine)(n, channels, to, to + padded);
+    memcpy(to + 2 * padded, n->mean, (size_t)channels * sizeof(REAL));
+}
+
+INLINE void NAME(activate_pixels)(REAL *pixels, long num, const REAL *scale, const REAL *shift, const int activation) {
+    const V scale_low = LOAD(scale), scale_high = LOAD(scale + LANES);
+    const V shift_low = LOAD(shift), shift_high = LOAD(shift + LANES);
+    for (long i = 0; i < num; i++, pixels += BLOCK) {
+        STORE(pixels, NAME(activated)(LOAD(pixels) * scale_low + shift_low, activation).value);
+        STORE(pixels + LANES, NAME(activated)(LOAD(pixels + LANES) * scale_high + shift_high, activation).value);
+    }
+}
+
+static TARGET void NAME(activate)(const struct norm *n, REAL *pixels, long num, const REAL *scale, const REAL *shift) {
+#define CALL(kind) NAME(activate_pixels)(pixels, num, scale, shift, kind)
+    FOR_EACH_ACTIVATION(CALL)
+#undef CALL
+}
+
+/* As pack_strip, of the normalised and activated image; affine: at this block. */
+static TARGET void NAME(pack_active_strip)(const struct window *w, const struct norm *n, REAL *to, const REAL *image,
+                                           long lanes, const REAL *affine, long begin, long end) {
+    const long width = (w->out_width - 1) * w->stride + w->kernel, padded = PADDED(w->channels);
+    const long first = begin * w->stride - w->top, rows = (end - begin - 1) * w->stride + w->kernel;
+    const long num = w->left + w->width < width ? w->width : width - w->left;
+    for (long row = 0; row < rows; row++) {
+        const long y = first + row;
+        if (y < 0 || y >= w->height) continue;
+        REAL *place = to + row * width * BLOCK;
+        NAME(pack_row)(place, width, image + y * w->width * w->channels, w->channels, lanes, -w->left, w->width);
+        NAME(activate)(n, place + w->left * BLOCK, num, affine, affine + padded);
+    }
+}
+
+/* Adds a row's sums of x - first and of its square; sums: (3, BLOCK), the last are `first`. */
+static TARGET void NAME(add_moments)(REAL *sums, const REAL *row, long step, long num) {
+    for (long half = 0; half < BLOCK; half += LANES) {
+        const V first = LOAD(sums + 2 * BLOCK + half);
+        V sum = LOAD(sums + half), square = LOAD(sums + BLOCK + half);
+        for (long i = 0; i < num; i++) {
+            const V value = LOAD(row + i * step + half) - first;
+            sum += value;
+            square += value * value;
+        }
+        STORE(sums + half, sum);
+        STORE(sums + BLOCK + half, square);
+    }
+}
+
+static TARGET void NAME(middle_piece)(const struct window *w, const struct norm *n, const REAL *x, const REAL *affine,
+                                      const REAL *weights, REAL *out, REAL *sums, long number, long channel,
+                                      REAL *scratch) {
+    const long lanes = w->channels - channel < BLOCK ? w->channels - channel : BLOCK;
+    const long width = (w->out_width - 1) * w->stride + w->kernel;
+    const long strip = NAME(strip_rows)(width * BLOCK * sizeof(REAL), w->out_height, w->stride, w->kernel);
+    REAL *spare = scratch + ((strip - 1) * w->stride + w->kernel) * width * BLOCK;
+    const REAL *image = x + number * w->height * w->width * w->channels + channel;
+    memset(sums, 0, (size_t)(3 * BLOCK) * sizeof(REAL));
+    for (long begin = 0; begin < w->out_height; begin += strip) {
+        const long end = begin + strip < w->out_height ? begin + strip : w->out_height;
+        NAME(pack_active_strip)(w, n, scratch, image, lanes, affine, begin, end);
+        for (long row = begin; row < end; row++) {
+            const long y = row * w->stride - w->top, low = y < 0 ? -y : 0;
+            const long high = w->height - y < w->kernel ? w->height - y : w->kernel;
+            REAL *place = out + ((number * w->out_height + row) * w->out_width) * w->channels + channel;
+            NAME(convolve_into)(place, w->channels, w->out_width, lanes, spare,
+                                scratch + ((row - begin) * w->stride + low) * width * BLOCK, width * BLOCK,
+                                weights + low * w->kernel * BLOCK, high - low, w->kernel, w->stride);
+            const REAL *done = lanes == BLOCK ? place : spare;
+            if (!row) memcpy(sums + 2 * BLOCK, done, (size_t)BLOCK * sizeof(REAL));
+            NAME(add_moments)(sums, done, lanes == BLOCK ? w->channels : BLOCK, w->out_width);
+        }
+    }
+}
+
+/* mean, variance: (channels,), of the output, written. */
+static TARGET int NAME(middle_forward)(const struct window *w, const struct norm *n, int threads, const void *x,
+                                       const void *weight, void *out, void *mean, void *variance) {
+    const long taps = (long)w->kernel * w->kernel, padded = PADDED(w->channels), blocks = padded / BLOCK;
+    const long each = NAME(scratch_reals)(w), pieces = w->batch * blocks, pixels = w->out_height * w->out_width;
+    REAL *affine = malloc((size_t)((3 + taps) * padded + 3 * pieces * BLOCK + threads * each) * sizeof(REAL));
+    if (!affine) return OUT_OF_MEMORY;
+    REAL *packed = affine + 3 * padded, *sums = packed + taps * padded, *scratch = sums + 3 * pieces * BLOCK;
+    NAME(pad_affine)(n, w->channels, affine);
+    memset(packed, 0, (size_t)(taps * padded) * sizeof(REAL));
+    NAME(pack_weights)(w, weight, packed);
+    long next = 0;
+#pragma omp parallel num_threads(threads)
+    {
+        REAL *own = scratch + omp_get_thread_num() * each;
+        for (long piece; (piece = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < pieces;) {
+            const long block = piece % blocks;
+            NAME(middle_piece)(w, n, x, affine + block * BLOCK, packed + block * taps * BLOCK, out,
+                               sums + 3 * piece * BLOCK, piece / blocks, block * BLOCK, own);
+        }
+    }
+    for (long c = 0; c < w->channels; c++) {
+        double sum = 0, square = 0;
+        for (long number = 0; number < w->batch; number++) {
+            const REAL *own = sums + 3 * (number * blocks + c / BLOCK) * BLOCK + c % BLOCK;
+            const double first = own[2 * BLOCK];
+            sum += own[0] + pixels * first;
+            square += own[BLOCK] + 2 * first * own[0] + pixels * first * first;
+        }
+        const double centre = sum / (w->batch * pixels), spread = square / (w->batch * pixels) - centre * centre;
+        ((REAL *)mean)[c] = (REAL)centre;
+        ((REAL *)variance)[c] = (REAL)(spread < 0 ? 0 : spread);
+    }
+    free(affine);
+    return 0;
+}
+
+/* What turns the gradient at the second norm's output into that at its input, (BLOCK,) each. */
+struct NAME(second) {
+    const REAL *scale, *shift, *mean, *constant, *slope;
+    REAL gate[2 * VECTOR_BYTES / sizeof(REAL)], added[2 * VECTOR_BYTES / sizeof(REAL)];
+};
+
+/* grad: (num, BLOCK), in place; x: the second norm's input. */
+INLINE void NAME(back_pixels)(REAL *grad, const REAL *x, long num, const struct NAME(second) *by, const int activation) {
+    for (long half = 0; half < BLOCK; half += LANES) {
+        const V scale = LOAD(by->scale + half), shift = LOAD(by->shift + half), mean = LOAD(by->mean + half);
+        const V constant = LOAD(by->constant + half), slope = LOAD(by->slope + half);
+        const V gate = LOAD(by->gate + half), added = LOAD(by->added + half);
+        for (long at = half; at < num * BLOCK; at += BLOCK) {
+            const V value = LOAD(x + at), given = LOAD(grad + at) * gate + added;
+            const V back = given * NAME(activated)(value * scale + shift, activation).slope;
+            STORE(grad + at, scale * (back - constant - (value - mean) * slope));
+        }
+    }
+}
+
+static TARGET void NAME(back)(const struct norm *n, REAL *grad, const REAL *x, long num, const struct NAME(second) *by) {
+#define CALL(kind) NAME(back_pixels)(grad, x, num, by, kind)
+    FOR_EACH_ACTIVATION(CALL)
+#undef CALL
+}
+
+/* grad: num pixels `step` apart, in place times the activation's slope at x, which has the same places; adds the sums
+   of that and of that times x - mean to sums, (2, BLOCK). */
+INLINE void NAME(first_pixels)(REAL *grad, const REAL *x, long step, long num, long lanes, const REAL *scale,
+                               const REAL *shift, const REAL *mean, REAL *sums, const int activation) {
+    for (long half = 0; half < lanes; half += LANES) {
+        const long left = lanes - half;
+        const V by_scale = LOAD(scale + half), by_shift = LOAD(shift + half), centre = LOAD(mean + half);
+        V sum = LOAD(sums + half), product = LOAD(sums + BLOCK + half);
+        for (long i = 0; i < num; i++) {
+            const V value = NAME(load)(x + i * step + half, left);
+            const V back = NAME(load)(grad + i * step + half, left) *
+                           NAME(activated)(value * by_scale + by_shift, activation).slope;
+            NAME(store)(grad + i * step + half, back, left);
+            sum += back;
+            product += back * (value - centre);
+        }
+        STORE(sums + half, sum);
+        STORE(sums + BLOCK + half, product);
+    }
+}
+
+static TARGET void NAME(first)(const struct norm *n, REAL *grad, const REAL *x, long step, long num, long lanes,
+                               const REAL *affine, long padded, REAL *sums) {
+#define CALL(kind) \
+    NAME(first_pixels)(grad, x, step, num, lanes, affine, affine + padded, affine + 2 * padded, sums, kind)
+    FOR_EACH_ACTIVATION(CALL)
+#undef CALL
+}
+
+/* grad = scale * (grad - constant - (x - mean) * slope), in place, so that no vector may overlap another. */
+static TARGET void NAME(centre_rows)(REAL *grad, const REAL *x, const REAL *affine, const REAL *constants, long rows,
+                                     long channels) {
+    const long padded = PADDED(channels);
+    for (long row = 0; row < rows; row++, grad += channels, x += channels)
+        for (long at = 0; at < channels; at += LANES) {
+            const long left = channels - at;
+            const V centred = NAME(load)(x + at, left) - LOAD(affine + 2 * padded + at);
+            const V back = NAME(load)(grad + at, left) - LOAD(constants + at) - centred * LOAD(constants + padded + at);
+            NAME(store)(grad + at, LOAD(affine + at) * back, left);
+        }
+}
+
+struct NAME(middle) {
+    const struct window *w;
+    const struct norm *n1, *n2;
+    const REAL *x1, *x2, *grad, *gate, *added, *affine1, *affine2, *constants, *weights;
+    REAL *out;
+};
+
+/* Reals of a thread's scratch: active rows of a strip, the gradient's rows of it with those it shares with the strip
+   before, one row of the second norm's input, one spare row. */
+static TARGET long NAME(middle_scratch)(const struct window *w, long *rows_in, long *strip, long *carried) {
+    long first, width;
+    const long active = (w->out_width - 1) * w->stride + w->kernel;
+    NAME(grad_row)(w, &first, &width);
+    *strip = NAME(strip_rows)(active * BLOCK * sizeof(REAL), w->out_height, w->stride, w->kernel);
+    *rows_in = (*strip - 1) * w->stride + w->kernel;
+    *carried = (w->kernel - 1) / w->stride;
+    return (*rows_in * active + (*strip + *carried) * width + w->out_width + w->width) * BLOCK;
+}
+
+/* sums: (taps + 2, BLOCK), of the images [begin, end): the weights' gradient, then the first norm's sums. */
+static TARGET void NAME(middle_back_piece)(const struct NAME(middle) *m, REAL *sums, long begin, long end, long block,
+                                           REAL *scratch) {
+    const struct window *w = m->w;
+    const long channel = block * BLOCK, padded = PADDED(w->channels), k = w->kernel, stride = w->stride;
+    const long lanes = w->channels - channel < BLOCK ? w->channels - channel : BLOCK;
+    const long active = (w->out_width - 1) * stride + k, step = w->channels;
+    long rows_in, strip, carried, first, width;
+    NAME(middle_scratch)(w, &rows_in, &strip, &carried);
+    NAME(grad_row)(w, &first, &width);
+    REAL *grads = scratch + rows_in * active * BLOCK, *inner = grads + (strip + carried) * width * BLOCK;
+    REAL *spare = inner + w->out_width * BLOCK, *norm_sums = sums + k * k * BLOCK;
+    struct NAME(second) by = {.scale = m->affine2 + channel,
+                              .shift = m->affine2 + padded + channel,
+                              .mean = m->affine2 + 2 * padded + channel,
+                              .constant = m->constants + channel,
+                              .slope = m->constants + padded + channel,
+                              .gate = {0},
+                              .added = {0}};
+    memset(sums, 0, (size_t)((k * k + 2) * BLOCK) * sizeof(REAL));
+    for (long number = begin; number < end; number++) {
+        memcpy(by.gate, m->gate + number * step + channel, (size_t)lanes * sizeof(REAL));
+        memcpy(by.added, m->added + number * step + channel, (size_t)lanes * sizeof(REAL));
+        const REAL *image = m->x1 + number * w->height * w->width * step + channel;
+        REAL *out = m->out + number * w->height * w->width * step + channel;
+        long kept = 0, done = 0; /* rows of the gradient kept from the strip before; rows of the input finished */
+        for (long from = 0; from < w->out_height; from += strip) {
+            const long to = from + strip < w->out_height ? from + strip : w->out_height, low = from - kept;
+            NAME(pack_active_strip)(w, m->n1, scratch, image, lanes, m->affine1 + channel, from, to);
+            for (long y = from; y < to; y++) {
+                const long place = ((number * w->out_height + y) * w->out_width) * step + channel;
+                REAL *row = grads + (y - low) * width * BLOCK;
+                NAME(pack_row)(row, width, m->grad + place, step, lanes, first, w->out_width);
+                NAME(pack_row)(inner, w->out_width, m->x2 + place, step, lanes, 0, w->out_width);
+                NAME(back)(m->n2, row - first * BLOCK, inner, w->out_width, &by);
+            }
+            for (long tap = 0; tap < k; tap++) {
+                long top = w->top - tap > 0 ? (w->top - tap + stride - 1) / stride : 0;
+                long bottom = w->height - 1 + w->top - tap < 0 ? 0 : (w->height - 1 + w->top - tap) / stride + 1;
+                if (top < from) top = from;
+                if (bottom > to) bottom = to;
+                if (top < bottom)
+                    NAME(correlate)(sums + tap * k * BLOCK, scratch + ((top - from) * stride + tap) * active * BLOCK,
+                                    stride * active * BLOCK, grads + ((top - low) * width - first) * BLOCK,
+                                    width * BLOCK, BLOCK, bottom - top, w->out_width, (int)k, (int)stride);
+            }
+            long ready = to < w->out_height ? to * stride - w->top : w->height;
+            if (ready > w->height) ready = w->height;
+            for (; done < ready; done++) {
+                REAL *row = out + done * w->width * step;
+                NAME(input_grad_row)(w, row, grads, low, first, width, m->weights + block * k * k * BLOCK, done, lanes,
+                                     spare);
+                NAME(first)(m->n1, row, image + done * w->width * step, step, w->width, lanes, m->affine1 + channel,
+                            padded, norm_sums);
+            }
+            kept = to - low < carried ? to - low : carried;
+            memmove(grads, grads + (to - low - kept) * width * BLOCK, (size_t)(kept * width * BLOCK) * sizeof(REAL));
+        }
+    }
+}
+
+/* weight2, bias2: the gradients of the second norm's weight and bias, given. out: the gradient at x1. for_weight:
+   the convolution's, (channels, kernel, kernel); weight1, bias1: the first norm's, written. */
+static TARGET int NAME(middle_backward)(const struct window *w, const struct norm *n1, const struct norm *n2,
+                                        int threads, const void *x1, const void *x2, const void *grad,
+                                        const void *gate, const void *added, const void *weight, const void *weight2,
+                                        const void *bias2, void *out, void *for_weight, void *weight1, void *bias1) {
+    const long taps = (long)w->kernel * w->kernel, channels = w->channels, padded = PADDED(channels);
+    const long blocks = padded / BLOCK, parts = w->batch < BATCH_PARTS ? w->batch : BATCH_PARTS;
+    const long pieces = parts * blocks, sums_each = (taps + 2) * BLOCK;
+    long rows_in, strip, carried;
+    const long each = NAME(middle_scratch)(w, &rows_in, &strip, &carried);
+    REAL *affine1 = malloc((size_t)((10 + taps) * padded + pieces * sums_each + threads * each) * sizeof(REAL));
+    if (!affine1) return OUT_OF_MEMORY;
+    REAL *affine2 = affine1 + 3 * padded, *constants = affine2 + 3 * padded, *constants1 = constants + 2 * padded;
+    REAL *packed = constants1 + 2 * padded, *sums = packed + taps * padded, *scratch = sums + pieces * sums_each;
+    NAME(pad_affine)(n1, channels, affine1);
+    NAME(pad_affine)(n2, channels, affine2);
+    memset(constants, 0, (size_t)((4 + taps) * padded) * sizeof(REAL));
+    NAME(pack_weights_by_remainder)(w, weight, packed);
+    const double count2 = (double)(w->batch * w->out_height * w->out_width);
+    for (long c = 0; c < channels; c++) {
+        constants[c] = (REAL)(((const REAL *)bias2)[c] / count2);
+        constants[padded + c] = (REAL)(((const REAL *)weight2)[c] / count2 / sqrt(((const REAL *)n2->variance)[c] + n2->epsilon));
+    }
+    const struct NAME(middle) middle = {w, n1, n2, x1, x2, grad, gate, added, affine1, affine2, constants, packed, out};
+    long next = 0;
+#pragma omp parallel num_threads(threads)
+    {
+        REAL *own = scratch + omp_get_thread_num() * each;
+        for (long piece; (piece = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < pieces;) {
+            const long part = piece / blocks, block = piece % blocks;
+            NAME(middle_back_piece)(&middle, sums + piece * sums_each, part * w->batch / parts,
+                                    (part + 1) * w->batch / parts, block, own);
+        }
+    }
+    const double count1 = (double)(w->batch * w->height * w->width);
+    for (long c = 0; c < channels; c++) {
+        const double deviation = sqrt(((const REAL *)n1->variance)[c] + n1->epsilon);
+        double total[2] = {0, 0};
+        for (long tap = 0; tap < taps + 2; tap++) {
+            double sum = 0;
+            for (long part = 0; part < parts; part++)
+                sum += sums[(part * blocks + c / BLOCK) * sums_each + tap * BLOCK + c % BLOCK];
+            if (tap < taps) ((REAL *)for_weight)[c * taps + tap] = (REAL)sum;
+            else total[tap - taps] = sum;
+        }
+        ((REAL *)bias1)[c] = (REAL)total[0];
+        ((REAL *)weight1)[c] = (REAL)(total[1] / deviation);
+        constants1[c] = (REAL)(total[0] / count1);
+        constants1[padded + c] = (REAL)(total[1] / count1 / deviation / deviation);
+    }
+    const long all = w->batch * w->height * w->width, part_rows = rows_of_a_part(channels, sizeof(REAL));
+    const long row_parts = (all + part_rows - 1) / part_rows;
+    next = 0;
+#pragma omp parallel num_threads(threads)
+    for (long part; (part = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < row_parts;) {
+        const long begin = part * part_rows, rows = all - begin < part_rows ? all - begin : part_rows;
+        NAME(centre_rows)((REAL *)out + begin * channels, (const REAL *)x1 + begin * channels, affine1, constants1, rows,
+                          channels);
+    }
+    free(affine1);
+    return 0;
+}

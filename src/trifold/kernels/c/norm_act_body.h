@@ -1,0 +1,402 @@
+/* Batch norm by the batch's own statistics, an activation, and a factor for each image and channel, over rows of
+   channels (channels-last images); the body that instances.h includes.
+
+   Rows are cut into parts that depend on the shape alone; each part's sums are taken in its own order and the parts'
+   sums are added in theirs, in double, so that results are equal for any number of threads. Nothing but the input is
+   needed for gradients: what stands between the convolution and the output is computed again. */
+
+#undef EXP_TERMS
+#undef EXP_SHIFT
+#undef EXP_BIAS
+#undef EXP_BITS
+#undef EXP_LARGEST
+#define IS_FLOAT (sizeof(REAL) == 4)
+#define EXP_TERMS (IS_FLOAT ? 7 : 13)
+#define EXP_SHIFT (IS_FLOAT ? (REAL)12582912.0 : (REAL)6755399441055744.0) /* 1.5 * 2^23, 1.5 * 2^52: rounds */
+#define EXP_BIAS (IS_FLOAT ? 127 : 1023)
+#define EXP_BITS (IS_FLOAT ? 23 : 52)
+#define EXP_LARGEST (IS_FLOAT ? (REAL)87.0 : (REAL)700.0)
+
+typedef INTEGER NAME(integers) __attribute__((vector_size(VECTOR_BYTES)));
+#undef VI
+#define VI NAME(integers)
+#undef SPLAT
+#define SPLAT(number) ((V){0} + (REAL)(number))
+#undef CHOOSE
+/* Where the mask has all bits set the first, else the second. */
+#define CHOOSE(mask, yes, no) ((V)(((VI)(mask) & (VI)(yes)) | (~(VI)(mask) & (VI)(no))))
+
+/* e^x, x within +-EXP_LARGEST: 2^n times the Taylor series of what is left, |rest| <= ln(2) / 2. */
+INLINE V NAME(exponential)(V x) {
+    const V shifted = x * SPLAT(1.4426950408889634) + SPLAT(EXP_SHIFT), n = shifted - SPLAT(EXP_SHIFT);
+    const REAL ln2_high = IS_FLOAT ? (REAL)0.693359375 : (REAL)6.93147180369123816490e-01;
+    const REAL ln2_low = IS_FLOAT ? (REAL)-2.12194440e-4 : (REAL)1.90821492927058770002e-10;
+    const V rest = x - n * SPLAT(ln2_high) - n * SPLAT(ln2_low);
+    V series = SPLAT(1);
+#pragma GCC unroll 16
+    for (int term = EXP_TERMS; term > 0; term--) series = series * rest * SPLAT(1.0 / term) + SPLAT(1);
+    const VI power = (VI)shifted - (VI)SPLAT(EXP_SHIFT);
+    return series * (V)((power + EXP_BIAS) << EXP_BITS);
+}
+
+INLINE V NAME(sigmoid)(V x) {
+    V within = CHOOSE(x < SPLAT(EXP_LARGEST), x, SPLAT(EXP_LARGEST));
+    within = CHOOSE(within > SPLAT(-EXP_LARGEST), within, SPLAT(-EXP_LARGEST));
+    return SPLAT(1) / (SPLAT(1) + NAME(exponential)(-within));
+}
+
+/* An activation's value at z and its slope there. */
+struct NAME(point) {
+    V value, slope;
+};
+
+INLINE struct NAME(point) NAME(activated)(V z, const int activation) {
+    const V zero = SPLAT(0), one = SPLAT(1);
+    if (activation == SILU) {
+        const V gate = NAME(sigmoid)(z);
+        return (struct NAME(point)){z * gate, gate * (one + z * (one - gate))};
+    }
+    if (activation == RELU) return (struct NAME(point)){CHOOSE(z <= zero, zero, z), CHOOSE(z <= zero, zero, one)};
+    if (activation == RELU6) {
+        const V within = CHOOSE(z <= zero, zero, CHOOSE(z >= SPLAT(6), SPLAT(6), z));
+        return (struct NAME(point)){within, CHOOSE((z <= zero) | (z >= SPLAT(6)), zero, one)};
+    }
+    if (activation == HARD_SWISH) {
+        const V value = CHOOSE(z <= SPLAT(-3), zero, CHOOSE(z >= SPLAT(3), z, z * (z + SPLAT(3)) * SPLAT(1.0 / 6)));
+        const V slope = CHOOSE(z <= SPLAT(-3), zero, CHOOSE(z >= SPLAT(3), one, z * SPLAT(1.0 / 3) + SPLAT(0.5)));
+        return (struct NAME(point)){value, slope};
+    }
+    return (struct NAME(point)){z, one};
+}
+
+/* Vectors at the end of a row of channels overlap the ones before; where there are fewer channels than lanes, the
+   row is read and written in part. */
+INLINE V NAME(load)(const REAL *from, long channels) {
+    if (channels >= LANES) return LOAD(from);
+    REAL some[VECTOR_BYTES / sizeof(REAL)] = {0};
+    memcpy(some, from, (size_t)channels * sizeof(REAL));
+    return LOAD(some);
+}
+
+INLINE void NAME(store)(REAL *to, V value, long channels) {
+    if (channels >= LANES) {
+        STORE(to, value);
+        return;
+    }
+    REAL some[VECTOR_BYTES / sizeof(REAL)];
+    STORE(some, value);
+    memcpy(to, some, (size_t)channels * sizeof(REAL));
+}
+
+/* Where the vector that should begin at `channel` begins, so that it ends with the channels at the latest. */
+#undef BEGIN
+#define BEGIN(channel) (channels < LANES ? 0 : (channel) + LANES > channels ? channels - LANES : (channel))
+
+/* A channel's numbers: what turns x into the activation's input, and x's mean. */
+struct NAME(affine) {
+    const REAL *scale, *shift, *mean;
+};
+
+static TARGET void NAME(make_affine)(const struct norm *n, long channels, REAL *scale, REAL *shift) {
+    const REAL *weight = n->weight, *bias = n->bias, *mean = n->mean, *variance = n->variance;
+    for (long c = 0; c < channels; c++) {
+        const double factor = weight[c] / sqrt(variance[c] + n->epsilon);
+        scale[c] = (REAL)factor;
+        shift[c] = (REAL)(bias[c] - mean[c] * factor);
+    }
+}
+
+/* Sums of x - first and of its square; first: any row, whose values keep the sums from cancelling. */
+INLINE void NAME(moments_of)(const REAL *x, const REAL *first, long rows, long channels, REAL *sums, long from,
+                             const int vectors) {
+    V shift[4], sum[4] = {{0}}, square[4] = {{0}};
+    long begin[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < vectors; i++) {
+        begin[i] = BEGIN(from + i * LANES);
+        shift[i] = NAME(load)(first + begin[i], channels);
+    }
+    for (long row = 0; row < rows; row++) {
+#pragma GCC unroll 4
+        for (int i = 0; i < vectors; i++) {
+            const V value = NAME(load)(x + row * channels + begin[i], channels) - shift[i];
+            sum[i] += value;
+            square[i] += value * value;
+        }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < vectors; i++) {
+        NAME(store)(sums + begin[i], sum[i], channels);
+        NAME(store)(sums + channels + begin[i], square[i], channels);
+    }
+}
+
+/* sums: (2, channels). */
+static TARGET void NAME(moments)(const REAL *x, const REAL *first, long rows, long channels, REAL *sums) {
+    long channel = 0;
+    for (; channel + 4 * LANES <= channels; channel += 4 * LANES)
+        NAME(moments_of)(x, first, rows, channels, sums, channel, 4);
+    for (; channel < channels; channel += LANES) NAME(moments_of)(x, first, rows, channels, sums, channel, 1);
+}
+
+/* out = the activated x, times the image's gate where there is one. */
+INLINE void NAME(apply_rows)(const REAL *x, struct NAME(affine) by, const REAL *gate, REAL *out, long rows,
+                             long channels, const int activation) {
+    for (long row = 0; row < rows; row++, x += channels, out += channels)
+        for (long channel = 0; channel < channels; channel += LANES) {
+            const long at = BEGIN(channel);
+            const V z = NAME(load)(x + at, channels) * NAME(load)(by.scale + at, channels) +
+                        NAME(load)(by.shift + at, channels);
+            V value = NAME(activated)(z, activation).value;
+            if (gate) value *= NAME(load)(gate + at, channels);
+            NAME(store)(out + at, value, channels);
+        }
+}
+
+/* sums: (channels,), of the activated x. */
+INLINE void NAME(pool_rows)(const REAL *x, struct NAME(affine) by, REAL *sums, long rows, long channels,
+                            const int activation) {
+    for (long channel = 0; channel < channels; channel += LANES) {
+        const long at = BEGIN(channel);
+        const V scale = NAME(load)(by.scale + at, channels), shift = NAME(load)(by.shift + at, channels);
+        V sum = SPLAT(0);
+        for (long row = 0; row < rows; row++)
+            sum += NAME(activated)(NAME(load)(x + row * channels + at, channels) * scale + shift, activation).value;
+        NAME(store)(sums + at, sum, channels);
+    }
+}
+
+/* sums: (2, channels), of g, the gradient at the activation's input, and of g * (x - mean). */
+INLINE void NAME(sum_rows)(const REAL *x, const REAL *grad, struct NAME(affine) by, REAL *sums, long rows,
+                           long channels, const int activation) {
+    for (long channel = 0; channel < channels; channel += LANES) {
+        const long at = BEGIN(channel);
+        const V scale = NAME(load)(by.scale + at, channels), shift = NAME(load)(by.shift + at, channels);
+        const V mean = NAME(load)(by.mean + at, channels);
+        V sum = SPLAT(0), product = SPLAT(0);
+        for (long row = 0; row < rows; row++) {
+            const V value = NAME(load)(x + row * channels + at, channels);
+            const V back = NAME(load)(grad + row * channels + at, channels) *
+                           NAME(activated)(value * scale + shift, activation).slope;
+            sum += back;
+            product += back * (value - mean);
+        }
+        NAME(store)(sums + at, sum, channels);
+        NAME(store)(sums + channels + at, product, channels);
+    }
+}
+
+/* sums: (5, channels), of grad * value, grad * slope, slope, and the last two times x - mean: with them everything
+   that the gradient needs is a sum over images, whatever factor an image's gradient has and whatever is added. */
+INLINE void NAME(sum_gated_rows)(const REAL *x, const REAL *grad, struct NAME(affine) by, REAL *sums, long rows,
+                                 long channels, const int activation) {
+    for (long channel = 0; channel < channels; channel += LANES) {
+        const long at = BEGIN(channel);
+        const V scale = NAME(load)(by.scale + at, channels), shift = NAME(load)(by.shift + at, channels);
+        const V mean = NAME(load)(by.mean + at, channels);
+        V sum[5] = {{0}};
+        for (long row = 0; row < rows; row++) {
+            const V value = NAME(load)(x + row * channels + at, channels);
+            const V given = NAME(load)(grad + row * channels + at, channels), centred = value - mean;
+            const struct NAME(point) point = NAME(activated)(value * scale + shift, activation);
+            const V back = given * point.slope;
+            sum[0] += given * point.value;
+            sum[1] += back;
+            sum[2] += point.slope;
+            sum[3] += back * centred;
+            sum[4] += point.slope * centred;
+        }
+#pragma GCC unroll 5
+        for (int i = 0; i < 5; i++) NAME(store)(sums + i * channels + at, sum[i], channels);
+    }
+}
+
+/* out = scale * (g - constant - (x - mean) * slope), g = (grad * gate + added) * the activation's slope. */
+INLINE void NAME(grad_rows)(const REAL *x, const REAL *grad, struct NAME(affine) by, const REAL *constant,
+                            const REAL *slope, const REAL *gate, const REAL *added, REAL *out, long rows,
+                            long channels, const int activation) {
+    for (long row = 0; row < rows; row++, x += channels, grad += channels, out += channels)
+        for (long channel = 0; channel < channels; channel += LANES) {
+            const long at = BEGIN(channel);
+            const V value = NAME(load)(x + at, channels), scale = NAME(load)(by.scale + at, channels);
+            V given = NAME(load)(grad + at, channels);
+            if (gate) given = given * NAME(load)(gate + at, channels) + NAME(load)(added + at, channels);
+            const V back = given * NAME(activated)(value * scale + NAME(load)(by.shift + at, channels), activation).slope;
+            const V centred = value - NAME(load)(by.mean + at, channels);
+            NAME(store)(out + at,
+                        scale * (back - NAME(load)(constant + at, channels) -
+                                 centred * NAME(load)(slope + at, channels)),
+                        channels);
+        }
+}
+
+/* Everything that one part of the work may be: one function an activation, so that none is chosen within a loop. */
+#undef FOR_EACH_ACTIVATION
+#define FOR_EACH_ACTIVATION(CALL)                 \
+    switch (n->activation) {                      \
+        case NONE: CALL(NONE); break;             \
+        case SILU: CALL(SILU); break;             \
+        case RELU: CALL(RELU); break;             \
+        case RELU6: CALL(RELU6); break;           \
+        case HARD_SWISH: CALL(HARD_SWISH); break; \
+    }
+
+enum NAME(task) { NAME(APPLY), NAME(POOL), NAME(SUM), NAME(SUM_GATED), NAME(GRAD) };
+
+struct NAME(work) {
+    const REAL *x, *grad, *gate, *added, *constant, *slope;
+    struct NAME(affine) by;
+    REAL *out;
+};
+
+static TARGET void NAME(do_part)(const struct norm *n, enum NAME(task) task, struct NAME(work) w, long rows,
+                                 long channels) {
+#define CALL(kind) NAME(apply_rows)(w.x, w.by, w.gate, w.out, rows, channels, kind)
+    if (task == NAME(APPLY)) FOR_EACH_ACTIVATION(CALL)
+#undef CALL
+#define CALL(kind) NAME(pool_rows)(w.x, w.by, w.out, rows, channels, kind)
+    if (task == NAME(POOL)) FOR_EACH_ACTIVATION(CALL)
+#undef CALL
+#define CALL(kind) NAME(sum_rows)(w.x, w.grad, w.by, w.out, rows, channels, kind)
+    if (task == NAME(SUM)) FOR_EACH_ACTIVATION(CALL)
+#undef CALL
+#define CALL(kind) NAME(sum_gated_rows)(w.x, w.grad, w.by, w.out, rows, channels, kind)
+    if (task == NAME(SUM_GATED)) FOR_EACH_ACTIVATION(CALL)
+#undef CALL
+#define CALL(kind) NAME(grad_rows)(w.x, w.grad, w.by, w.constant, w.slope, w.gate, w.added, w.out, rows, channels, kind)
+    if (task == NAME(GRAD)) FOR_EACH_ACTIVATION(CALL)
+#undef CALL
+}
+
+/* Does a task on every part. Where it sums, `sums` numbers a channel of each part go to w.out, part by part; else
+   w.out has x's own places. */
+static TARGET void NAME(do_all)(const struct rows *r, const struct norm *n, int threads, enum NAME(task) task,
+                                struct NAME(work) w, long sums) {
+    const long channels = r->channels, part_rows = rows_of_a_part(channels, sizeof(REAL));
+    const long each = (r->rows + part_rows - 1) / part_rows, parts = r->images * each;
+    long next = 0;
+#pragma omp parallel num_threads(threads)
+    for (long part; (part = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < parts;) {
+        const long image = part / each, begin = part % each * part_rows;
+        const long rows = r->rows - begin < part_rows ? r->rows - begin : part_rows;
+        const long place = (image * r->rows + begin) * channels;
+        struct NAME(work) own = w;
+        own.x += place;
+        own.out += sums ? part * sums * channels : place;
+        if (own.grad) own.grad += place;
+        if (own.gate) own.gate += image * channels;
+        if (own.added) own.added += image * channels;
+        NAME(do_part)(n, task, own, rows, channels);
+    }
+}
+
+/* totals[i] = the sum over the parts of sums[part][i]; count: numbers of a part. */
+static TARGET void NAME(add_up)(const REAL *sums, long parts, long count, int threads, double *totals) {
+#pragma omp parallel num_threads(threads)
+    {
+        const long own = omp_get_thread_num(), all = omp_get_num_threads();
+        const long begin = count * own / all, end = count * (own + 1) / all;
+        for (long i = begin; i < end; i++) totals[i] = 0;
+        for (long part = 0; part < parts; part++)
+            for (long i = begin; i < end; i++) totals[i] += sums[part * count + i];
+    }
+}
+
+/* mean, variance: (channels,), written; of the batch, the variance divided by its number of rows. */
+static TARGET int NAME(norm_statistics)(const struct rows *r, int threads, const void *x, void *mean, void *variance) {
+    const long channels = r->channels, all = r->images * r->rows, part_rows = rows_of_a_part(channels, sizeof(REAL));
+    const long parts = (all + part_rows - 1) / part_rows;
+    double *totals = malloc((size_t)(2 * channels) * (sizeof(double) + (size_t)parts * sizeof(REAL)));
+    if (!totals) return OUT_OF_MEMORY;
+    REAL *sums = (REAL *)(totals + 2 * channels);
+    long next = 0;
+#pragma omp parallel num_threads(threads)
+    for (long part; (part = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < parts;) {
+        const long begin = part * part_rows, rows = all - begin < part_rows ? all - begin : part_rows;
+        NAME(moments)((const REAL *)x + begin * channels, x, rows, channels, sums + 2 * part * channels);
+    }
+    NAME(add_up)(sums, parts, 2 * channels, threads, totals);
+    for (long c = 0; c < channels; c++) {
+        const double shifted = totals[c] / all, spread = totals[channels + c] / all - shifted * shifted;
+        ((REAL *)mean)[c] = (REAL)(((const REAL *)x)[c] + shifted);
+        ((REAL *)variance)[c] = (REAL)(spread < 0 ? 0 : spread);
+    }
+    free(totals);
+    return 0;
+}
+
+/* gate: (images, channels), or null for none. */
+static TARGET int NAME(norm_act_apply)(const struct rows *r, const struct norm *n, int threads, const void *x,
+                                       const void *gate, void *out) {
+    REAL *scale = malloc((size_t)(2 * r->channels) * sizeof(REAL)), *shift = scale + r->channels;
+    if (!scale) return OUT_OF_MEMORY;
+    NAME(make_affine)(n, r->channels, scale, shift);
+    NAME(do_all)(r, n, threads, NAME(APPLY),
+                 (struct NAME(work)){.x = x, .gate = gate, .by = {scale, shift, n->mean}, .out = out}, 0);
+    free(scale);
+    return 0;
+}
+
+/* The sums of a task over each image's rows, (images, sums, channels), to out. */
+static TARGET int NAME(sum_images)(const struct rows *r, const struct norm *n, int threads, enum NAME(task) task,
+                                   const void *x, const void *grad, long sums, void *out) {
+    const long channels = r->channels, part_rows = rows_of_a_part(channels, sizeof(REAL));
+    const long each = (r->rows + part_rows - 1) / part_rows, count = sums * channels;
+    double *totals = malloc((size_t)count * sizeof(double) +
+                            (size_t)(2 * channels + r->images * each * count) * sizeof(REAL));
+    if (!totals) return OUT_OF_MEMORY;
+    REAL *scale = (REAL *)(totals + count), *shift = scale + channels, *found = shift + channels;
+    NAME(make_affine)(n, channels, scale, shift);
+    NAME(do_all)(r, n, threads, task,
+                 (struct NAME(work)){.x = x, .grad = grad, .by = {scale, shift, n->mean}, .out = found}, sums);
+    for (long image = 0; image < r->images; image++) {
+        NAME(add_up)(found + image * each * count, each, count, 1, totals);
+        for (long i = 0; i < count; i++) ((REAL *)out)[image * count + i] = (REAL)totals[i];
+    }
+    free(totals);
+    return 0;
+}
+
+static TARGET int NAME(norm_act_pool)(const struct rows *r, const struct norm *n, int threads, const void *x,
+                                      void *out) {
+    return NAME(sum_images)(r, n, threads, NAME(POOL), x, NULL, 1, out);
+}
+
+static TARGET int NAME(norm_act_gated_sums)(const struct rows *r, const struct norm *n, int threads, const void *x,
+                                            const void *grad, void *out) {
+    return NAME(sum_images)(r, n, threads, NAME(SUM_GATED), x, grad, 5, out);
+}
+
+/* weight_grad, bias_grad: (channels,), given where the gradient is gated, else found; gate, added: (images, channels)
+   or null. out: the gradient at x. */
+static TARGET int NAME(norm_act_grad)(const struct rows *r, const struct norm *n, int threads, const void *x,
+                                      const void *grad, const void *gate, const void *added, void *weight_grad,
+                                      void *bias_grad, void *out) {
+    const long channels = r->channels, all = r->images * r->rows, part_rows = rows_of_a_part(channels, sizeof(REAL));
+    const long parts = r->images * ((r->rows + part_rows - 1) / part_rows);
+    double *totals = malloc((size_t)(2 * channels) * sizeof(double) +
+                            (size_t)((gate ? 4 : 2 * parts + 4) * channels) * sizeof(REAL));
+    if (!totals) return OUT_OF_MEMORY;
+    REAL *scale = (REAL *)(totals + 2 * channels), *shift = scale + channels;
+    REAL *constant = shift + channels, *slope = constant + channels, *found = slope + channels;
+    NAME(make_affine)(n, channels, scale, shift);
+    struct NAME(work) work = {.x = x, .grad = grad, .by = {scale, shift, n->mean}, .out = found};
+    REAL *for_weight = weight_grad, *for_bias = bias_grad;
+    if (!gate) {
+        NAME(do_all)(r, n, threads, NAME(SUM), work, 2);
+        NAME(add_up)(found, parts, 2 * channels, threads, totals);
+    }
+    for (long c = 0; c < channels; c++) {
+        const double deviation = sqrt(((const REAL *)n->variance)[c] + n->epsilon);
+        if (!gate) {
+            for_bias[c] = (REAL)totals[c];
+            for_weight[c] = (REAL)(totals[channels + c] / deviation);
+        }
+        constant[c] = (REAL)((double)for_bias[c] / all);
+        slope[c] = (REAL)((double)for_weight[c] / all / deviation);
+    }
+    work.gate = gate, work.added = added, work.constant = constant, work.slope = slope, work.out = out;
+    NAME(do_all)(r, n, threads, NAME(GRAD), work, 0);
+    free(totals);
+    return 0;
+}

@@ -1,0 +1,216 @@
+"""Where a network uses the compiled kernels, and that it gives the same with them and without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trifold.architecture import Architecture
+from trifold.baselines import find
+from trifold.errors import InvalidInput
+from trifold.kernels import using
+from trifold.kernels.library import _loaded
+from trifold.network import Network, Numerics, build
+
+pytestmark = pytest.mark.skipif(_loaded() is None, reason="the kernels were not compiled: no C compiler with OpenMP")
+
+
+def shape(activation: str = "silu") -> Architecture:
+    """Every window there is, in a small network."""
+    whole = find("efficientnet_b0")
+    windows = ((8, 3, 2), (12, 5, 2), (16, 7, 1))
+    return replace(
+        whole,
+        name="windows",
+        resolution=32,
+        stem=replace(whole.stem, channels=8, activation=activation),
+        stages=tuple(
+            replace(
+                whole.stages[1], channels=channels, kernel_size=kernel_size, stride=stride, expand_ratio=3,
+                activation=activation,
+            )
+            for channels, kernel_size, stride in windows
+        ),
+        head=replace(whole.head, channels=24, activation=activation),
+    )  # fmt: skip
+
+
+def make(numerics: Numerics | None = None, activation: str = "silu") -> Network:
+    network = build(shape(activation), num_classes=5, numerics=numerics or Numerics(), seed=0)
+    return network.to(memory_format=torch.channels_last)
+
+
+def images(size: int = 32) -> Tensor:
+    values = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(1))
+    return values.contiguous(memory_format=torch.channels_last)
+
+
+class Seen(TorchDispatchMode):
+    """The names of Trifold's own operators that were called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "trifold":
+            self.names.add(func.name().removeprefix("trifold::"))
+        return func(*args, **(kwargs or {}))
+
+
+def used(call: Callable[[], object]) -> set[str]:
+    with Seen() as seen:
+        call()
+    return seen.names
+
+
+FORWARD = {"mbconv_middle", "norm_act"}
+ALL = FORWARD | {"mbconv_middle_backward", "norm_act_backward"}
+SEPARATE = {"depthwise", "depthwise_input_grad", "depthwise_weight_grad"}
+
+
+def one_step(network: Network, x: Tensor) -> dict[str, Tensor]:
+    """Output, gradients and statistics after one training step's passes."""
+    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
+    out = network(x)
+    out.square().sum().backward()
+    assert x.grad is not None
+    gradients = {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
+    statistics = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    return {"out": out.detach(), "x": x.grad, **gradients, **statistics}
+
+
+@pytest.mark.parametrize("activation", ["silu", "relu", "relu6", "hard_swish", "gelu"])
+@pytest.mark.parametrize("padding", ["same", "same_static", "symmetric"])
+def test_a_step_gives_the_same_with_kernels_and_without(padding: str, activation: str) -> None:
+    numerics = Numerics(padding=padding)
+    with using("off"):
+        assert used(lambda: one_step(make(numerics, activation), images())) == set()
+        wanted = one_step(make(numerics, activation).double(), images().double())
+        plain = one_step(make(numerics, activation), images())
+    expected = SEPARATE if activation == "gelu" else ALL
+    assert used(lambda: one_step(make(numerics, activation), images())) == expected
+    found = one_step(make(numerics, activation), images())
+    assert found.keys() == wanted.keys()
+    for name, exact in wanted.items():
+        error, theirs = (float((of[name] - exact).abs().max()) for of in (found, plain))
+        # As near to the truth as torch's own float32 is, give or take.
+        assert error <= max(4 * theirs, 1e-5 * float(exact.abs().max())), name
+
+
+def test_a_block_that_expands_nothing_has_kernels_of_its_own() -> None:
+    whole = shape()
+    flat = replace(whole, stages=tuple(replace(stage, expand_ratio=1) for stage in whole.stages))
+    network = build(flat, num_classes=5, seed=0).to(memory_format=torch.channels_last)
+    excite = {"norm_act", "norm_act_backward", "norm_act_excite", "norm_act_excite_backward"}
+    assert used(lambda: one_step(network, images())) == SEPARATE | excite
+
+
+def test_any_size_gives_the_same() -> None:
+    for size in (33, 46, 65):
+        with using("off"):
+            wanted = one_step(make().double(), images(size).double())
+        found = one_step(make(), images(size))
+        assert float((found["x"] - wanted["x"]).abs().max()) < 1e-4 * float(wanted["x"].abs().max())
+
+
+def test_the_network_is_trained_with_kernels_and_evaluated_without() -> None:
+    network, x = make(), images()
+    assert used(lambda: network(x)) == FORWARD
+    with torch.no_grad():
+        assert used(lambda: network(x)) == set()
+    assert used(lambda: network.eval()(x)) <= {"depthwise"}
+    with torch.inference_mode():
+        assert used(lambda: network(x)) == set()
+
+
+def test_kernels_are_for_float32_in_channels_last_order_without_autocast() -> None:
+    network, x = make(), images()
+    assert used(lambda: network.double()(x.double())) == set()
+    network = make().to(memory_format=torch.contiguous_format)
+    assert used(lambda: network(x.contiguous())) == set()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert used(lambda: make()(x)) == set()
+    with torch.device("meta"):
+        assert used(lambda: build(shape())(torch.empty(2, 3, 32, 32))) == set()
+
+
+def test_a_module_that_somebody_listens_to_is_called() -> None:
+    network, x, heard = make(), images(), []
+    block = network.stages[0][0]
+    for module in (block.depthwise.conv, block.depthwise.norm, block.depthwise.activation):
+        module.register_forward_hook(lambda module, *_: heard.append(type(module).__name__))
+    network(x)
+    assert heard == ["Conv2d", "BatchNorm2d", "SiLU"]
+    heard.clear()
+    network.stages[0][1].depthwise.register_forward_hook(lambda module, *_: heard.append(type(module).__name__))
+    network.stages[0][1].squeeze_excite.reduce.register_forward_hook(lambda *_: heard.append("reduce"))
+    network(x)
+    assert heard[-2:] == ["ConvNorm", "reduce"]
+    heard.clear()
+    block.depthwise.norm.register_full_backward_hook(lambda *_: heard.append("backward"))
+    network(x).sum().backward()
+    assert "backward" in heard
+
+
+def test_what_is_not_plain_batch_norm_is_torchs() -> None:
+    network, x = make(), images()
+    norm = network.stem.norm
+    before = norm.running_mean.clone()
+    norm.eval()  # as a recipe freezes it
+    network(x)
+    assert torch.equal(norm.running_mean, before)
+    network.stem.norm = nn.BatchNorm2d(network.stem.conv.out_channels, track_running_stats=False)
+    network.stem.activation = nn.Mish()
+    with Seen() as seen:
+        network.stem(x)
+    assert seen.names == set()
+
+
+def test_exported_and_traced_networks_hold_torchs_operators() -> None:
+    network, x = make(), images()
+    exported = torch.export.export(network, (x,))
+    assert not [node for node in exported.graph.nodes if "trifold" in str(node.target)]
+    graph = torch.jit.trace(network, x, check_trace=False).graph  # type: ignore[no-untyped-call]
+    assert "trifold" not in str(graph)
+
+
+def test_a_compiled_network_is_one_graph_with_the_depthwise_kernels() -> None:
+    network, x = make(), images()
+    called: list[str] = []
+
+    def look(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+        called.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    torch.compile(network, backend=look, fullgraph=True)(x).sum().backward()
+    assert called.count("trifold.depthwise.default") == 6
+    found = {name: parameter.grad for name, parameter in network.named_parameters()}
+    other = make()
+    other(x).sum().backward()
+    for name, parameter in other.named_parameters():
+        assert torch.allclose(parameter.grad, found[name], rtol=1e-3, atol=1e-4), name  # type: ignore[arg-type]
+
+
+def test_checkpointed_blocks_give_equal_bits_and_count_statistics_once() -> None:
+    network, other = make(), make()
+    other.set_grad_checkpointing()
+    wanted, found = one_step(network, images()), one_step(other, images())
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+
+
+def test_a_single_value_a_channel_is_refused_as_torch_does() -> None:
+    network = make(Numerics(padding="symmetric"))
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        network(images(8)[:1])
+
+
+def test_static_padding_still_refuses_other_sizes() -> None:
+    with pytest.raises(InvalidInput, match="padding same_static was worked out for 32 pixels"):
+        make(Numerics(padding="same_static"))(images(33))
