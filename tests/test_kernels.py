@@ -214,7 +214,7 @@ def test_norm_act_and_its_gradients_are_torchs(activation: str, dtype: torch.dty
         x = make((sizes[0], channels, *sizes[1:]), dtype) * 3 + 2
         weight, bias = make((channels, 1, 1, 1), dtype, 1).flatten(), make((channels, 1, 1, 1), dtype, 2).flatten()
         grad = make(x.shape, dtype, 3)
-        inputs = [t.double().requires_grad_() for t in (x, weight, bias)]
+        inputs = [t.detach().clone().double().requires_grad_() for t in (x, weight, bias)]
         wanted = plain(*inputs, 1e-3, activation)  # type: ignore[arg-type]
         found, mean, variance = norm_act(x, weight, bias, 1e-3, activation)
         assert_near(found, wanted.detach(), wanted)

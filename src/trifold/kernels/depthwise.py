@@ -74,6 +74,21 @@ def _images_like(images: Tensor, size: Sequence[int | SymInt]) -> Tensor:
     return torch.empty(shape, dtype=images.dtype, device=images.device, memory_format=torch.channels_last)
 
 
+def used_taps(
+    kernel_size: int, stride: int, before: Sequence[int], size: Sequence[int], out_size: Sequence[int]
+) -> slice:
+    """The taps, along either side, that fall on the image for some output: on a map of 2x2 the middle 3 of 5.
+
+    Their number is odd, and 1 only where the stride is 1.
+    """
+    low = min(max(0, first - (outs - 1) * stride) for first, outs in zip(before, out_size, strict=True))
+    high = max(min(kernel_size, first + side) for first, side in zip(before, size, strict=True))
+    least = 1 if stride == 1 else 3
+    while high - low < least or (high - low) % 2 == 0:
+        low, high = (low, high + 1) if high < kernel_size else (low - 1, high)
+    return slice(low, high)
+
+
 def _window(
     images: Tensor, size: Sequence[int], out_size: Sequence[int], kernel_size: int, stride: int, before: Sequence[int]
 ) -> tuple[int, ...]:
@@ -87,9 +102,12 @@ def _forward(x: Tensor, weight: Tensor, stride: int, before: Sequence[int], out_
     _check_weight(x, weight)
     x = _channels_last(x)
     out = _images_like(x, out_size)
-    window = _window(x, x.shape[2:], out_size, kernel_size, stride, before)
     if out.numel():
-        call("depthwise_forward", x, window, x, weight.contiguous(), out)
+        taps = used_taps(kernel_size, stride, before, x.shape[2:], out_size)
+        weight, before = weight[:, :, taps, taps].contiguous(), [first - taps.start for first in before]
+        call(
+            "depthwise_forward", x, _window(x, x.shape[2:], out_size, weight.shape[-1], stride, before), x, weight, out
+        )
     return out
 
 
@@ -99,9 +117,11 @@ def _input_grad(grad: Tensor, weight: Tensor, stride: int, before: Sequence[int]
     _check_weight(grad, weight)
     grad = _channels_last(grad)
     out = _images_like(grad, size)
-    window = _window(grad, size, grad.shape[2:], kernel_size, stride, before)
     if out.numel():
-        call("depthwise_input_grad", grad, window, grad, weight.contiguous(), out)
+        taps = used_taps(kernel_size, stride, before, size, grad.shape[2:])
+        weight, before = weight[:, :, taps, taps].contiguous(), [first - taps.start for first in before]
+        window = _window(grad, size, grad.shape[2:], weight.shape[-1], stride, before)
+        call("depthwise_input_grad", grad, window, grad, weight, out)
     return out
 
 
@@ -113,9 +133,12 @@ def _weight_grad(x: Tensor, grad: Tensor, kernel_size: int, stride: int, before:
         )
     x, grad = _channels_last(x), _channels_last(grad)
     out = x.new_zeros((x.shape[1], 1, kernel_size, kernel_size))
-    window = _window(x, x.shape[2:], grad.shape[2:], kernel_size, stride, before)
     if grad.numel():
-        call("depthwise_weight_grad", x, window, x, grad, out)
+        taps = used_taps(kernel_size, stride, before, x.shape[2:], grad.shape[2:])
+        found, before = out[:, :, taps, taps].contiguous(), [first - taps.start for first in before]
+        window = _window(x, x.shape[2:], grad.shape[2:], found.shape[-1], stride, before)
+        call("depthwise_weight_grad", x, window, x, grad, found)
+        out[:, :, taps, taps] = found
     return out
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trifold.errors import InvalidInput
 from trifold.kernels.library import call
-from trifold.kernels.norm_act import ACTIVATIONS, Norm, gradients_by_torch, plain, rows, statistics
+from trifold.kernels.norm_act import ACTIVATIONS, Norm, check_images, gradients_by_torch, plain, rows, statistics
 
 _PASSED_BACK: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "none": lambda grad, _: grad,
@@ -98,6 +98,7 @@ def _forward(
     epsilon: float,
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    check_images(x)
     x = x.contiguous(memory_format=torch.channels_last)
     norm = statistics(x, weight, bias, epsilon, activation)
     _check_excite(x, reduce_weight, excite_weight)

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trifold.errors import InvalidInput
-from trifold.kernels.depthwise import KERNEL_SIZES, STRIDES
+from trifold.kernels.depthwise import KERNEL_SIZES, STRIDES, used_taps
 from trifold.kernels.excite import gates, gates_backward, norm_gradients, plain_excite
 from trifold.kernels.library import call
-from trifold.kernels.norm_act import Norm, gradients_by_torch, plain, rows, statistics
+from trifold.kernels.norm_act import Norm, check_images, gradients_by_torch, plain, rows, statistics
 
 _TENSORS = "Tensor x, Tensor weight1, Tensor bias1, Tensor kernel, Tensor weight2, Tensor bias2"
 _LAYERS = "Tensor? reduce_weight, Tensor? reduce_bias, Tensor? excite_weight, Tensor? excite_bias"
@@ -62,8 +62,11 @@ def plain_middle(tensors: Sequence[Tensor | None], numbers: Numbers) -> Tensor:
     return plain_excite(y, weight2, bias2, *layers, epsilon2, activation)  # type: ignore[arg-type]  # all or none
 
 
-def _window(x: Tensor, kernel: Tensor, numbers: Numbers) -> tuple[int, ...]:
-    """What the compiled library calls a window. Raises InvalidInput where it has no code for it."""
+def _window(x: Tensor, kernel: Tensor, numbers: Numbers) -> tuple[tuple[int, ...], Tensor, slice]:
+    """What the compiled library calls a window, with the kernel's used taps, and which they are.
+
+    Raises InvalidInput where the library has no code for it.
+    """
     stride, before, out_size = numbers[:3]
     size = kernel.shape[-1]
     wanted = (x.shape[1], 1, size, size)
@@ -76,7 +79,9 @@ def _window(x: Tensor, kernel: Tensor, numbers: Numbers) -> tuple[int, ...]:
         raise InvalidInput(f"mbconv_middle: stride must be 1 or 2, got {stride!r}")
     if not all(0 <= zeros < size for zeros in before):
         raise InvalidInput(f"mbconv_middle: before must be from 0 to {size - 1}, got {tuple(before)}")
-    return (*x.shape, *out_size, size, stride, *before)
+    taps = used_taps(size, stride, before, x.shape[2:], out_size)
+    number, before = taps.stop - taps.start, [first - taps.start for first in before]
+    return (*x.shape, *out_size, number, stride, *before), kernel[:, :, taps, taps].contiguous(), taps
 
 
 def _forward(
@@ -93,8 +98,9 @@ def _forward(
     *numbers: Any,
 ) -> tuple[Tensor, ...]:
     _, _, out_size, epsilon1, epsilon2, activation = numbers
+    check_images(x)
     x = x.contiguous(memory_format=torch.channels_last)
-    window = _window(x, kernel, numbers)
+    window, used, _ = _window(x, kernel, numbers)
     first = statistics(x, weight1, bias1, epsilon1, activation)
     shape = (*x.shape[:2], *out_size)
     inner, out = (torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last) for _ in range(2))
@@ -106,7 +112,7 @@ def _forward(
         epsilon=epsilon2,
         activation=activation,
     )
-    call("middle_forward", x, window, first.passed(), x, kernel.contiguous(), inner, second.mean, second.variance)
+    call("middle_forward", x, window, first.passed(), x, used, inner, second.mean, second.variance)
     sizes = rows(inner, by_image=True)
     pooled, gate = x.new_empty(0), x.new_empty(0)
     if reduce_weight is not None and reduce_bias is not None and excite_weight is not None and excite_bias is not None:
@@ -156,11 +162,14 @@ def _backward(
         gate, added = x.new_ones(x.shape[:2]), x.new_zeros(x.shape[:2])
         of_layers = tuple(x.new_empty(0) for _ in range(4))
     for_weight2, for_bias2 = norm_gradients(sums, gate, added, variance2, epsilon2)
-    out, for_kernel = torch.empty_like(x), x.new_empty(kernel.shape)
+    window, used, taps = _window(x, kernel, numbers)
+    out, for_used = torch.empty_like(x), torch.empty_like(used)
     for_weight1, for_bias1 = torch.empty_like(weight1), torch.empty_like(bias1)
-    given = (x, inner, grad, gate.contiguous(), added, kernel.contiguous(), for_weight2, for_bias2)
-    norms = (first.passed(), second.passed())
-    call("middle_backward", x, _window(x, kernel, numbers), *norms, *given, out, for_kernel, for_weight1, for_bias1)
+    given = (x, inner, grad, gate.contiguous(), added, used, for_weight2, for_bias2)
+    found = (out, for_used, for_weight1, for_bias1)
+    call("middle_backward", x, window, first.passed(), second.passed(), *given, *found)
+    for_kernel = kernel.new_zeros(kernel.shape)
+    for_kernel[:, :, taps, taps] = for_used
     return out, for_weight1, for_bias1, for_kernel, for_weight2, for_bias2, *of_layers
 
 

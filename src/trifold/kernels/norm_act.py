@@ -87,15 +87,19 @@ def rows(x: Tensor, *, by_image: bool) -> tuple[int, int, int]:
     return (batch, height * width, channels) if by_image else (1, batch * height * width, channels)
 
 
+def check_images(x: Tensor) -> None:
+    """Raises InvalidInput where the library has no code for such images."""
+    if x.dtype not in (torch.float32, torch.float64) or x.ndim != 4:
+        raise InvalidInput(f"norm_act: x must be float32 or float64 of 4 dimensions, got {x.dtype} of {x.ndim}")
+    if x.numel() < 2 * x.shape[1]:
+        raise InvalidInput(f"norm_act: x must have at least 2 values a channel, got the shape {tuple(x.shape)}")
+
+
 def statistics(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str) -> Norm:
     """The norm with the mean and the variance of channels-last images.
 
     Raises InvalidInput where the library has no code for this.
     """
-    if x.dtype not in (torch.float32, torch.float64) or x.ndim != 4:
-        raise InvalidInput(f"norm_act: x must be float32 or float64 of 4 dimensions, got {x.dtype} of {x.ndim}")
-    if x.numel() < 2 * x.shape[1]:
-        raise InvalidInput(f"norm_act: x must have at least 2 values a channel, got the shape {tuple(x.shape)}")
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor.dtype != x.dtype or tuple(tensor.shape) != (x.shape[1],):
             wanted = f"{x.dtype} of {x.shape[1]} values"
@@ -115,6 +119,7 @@ def statistics(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activati
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str) -> tuple[Tensor, Tensor, Tensor]:
+    check_images(x)
     x = x.contiguous(memory_format=torch.channels_last)
     norm, out = statistics(x, weight, bias, epsilon, activation), torch.empty_like(x)
     call("norm_act_apply", x, rows(x, by_image=False), norm.passed(), x, None, out)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ from trifold.train.processes import Processes
 SMALL_MULTIPLY_ADDS = 10_000_000
 DEVICES = ("auto", "cpu", "cuda")
 IN_MEMORY = ("auto", "yes", "no")
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _KEPT_BYTES = -1, -4, 2**30
+"""Numbers of glibc's malloc.h, and how much at the heap's end is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,18 @@ def free_memory() -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc's malloc keep what is freed for the rest of the process.
+
+    Otherwise a step's large tensors are given back to the system and come back in the next one as new pages, each to be
+    zeroed and mapped again (docs/kernels.md says what that costs). Other C libraries are left alone.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_MMAP_MAX, 0)
 
 
 def default_threads(multiply_adds: int, processes: Processes) -> int:

@@ -34,7 +34,7 @@ from trifold.train.folder import (
 from trifold.train.keeper import Keeper
 from trifold.train.log import LogWriter
 from trifold.train.loop import Training, num_steps, run_epochs
-from trifold.train.machine import Machine, check_same, computed, default_threads, torch_threads
+from trifold.train.machine import Machine, check_same, computed, default_threads, keep_freed_memory, torch_threads
 from trifold.train.outcome import draw, outcome, save_weights, tested
 from trifold.train.planning import planned_epochs, step_seconds
 from trifold.train.processes import Processes, from_environment, from_first, joined
@@ -120,6 +120,7 @@ def _sit(sitting: _Sitting, *, overwrite: bool, pretrained: Pretrained | None, s
     now = computed(threads, processes, machine.torch_device(processes))
     if begun is not None and not machine.inexact:
         check_same(folder, begun[0]["computed"], now)
+    keep_freed_memory()
     with torch_threads(threads), _watching_workers(sitting.sign), ExitStack() as stack:
         run = assemble(
             sitting.dataset,

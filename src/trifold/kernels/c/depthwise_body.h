@@ -18,6 +18,7 @@ static TARGET void NAME(pack_row)(REAL *to, long width, const REAL *from, long s
     from += first * step;
     if (lanes == BLOCK) {
         for (long p = start; p < stop; p++) {
+            __builtin_prefetch(from + (p + size) * step); /* the next row's, as far apart as no hardware foresees */
             STORE(to + p * BLOCK, LOAD(from + p * step));
             STORE(to + p * BLOCK + LANES, LOAD(from + p * step + LANES));
         }
@@ -272,7 +273,7 @@ static TARGET void NAME(correlate)(REAL *sums, const REAL *x, long x_row, const 
 #define CASE(t, s) \
     case 2 * (t) + (s): NAME(correlate_rows)(sums, x, x_row, grad, grad_row, grad_step, rows, num, t, s); break;
     switch (2 * taps + stride) {
-        CASE(3, 1) CASE(5, 1) CASE(7, 1) CASE(3, 2) CASE(5, 2) CASE(7, 2)
+        CASE(1, 1) CASE(3, 1) CASE(5, 1) CASE(7, 1) CASE(3, 2) CASE(5, 2) CASE(7, 2)
     }
 #undef CASE
 }

@@ -8,6 +8,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 enum { OUT_OF_MEMORY = 1, UNKNOWN = 2 };
 enum { BASE, AVX2, AVX512 };
