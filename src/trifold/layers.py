@@ -181,9 +181,6 @@ class ConvNorm(nn.Module):
 
     def convolve(self, x: Tensor) -> Tensor:
         """The convolution of x alone, padded."""
-        if self.conv.groups == 1:
-            out: Tensor = self.conv(self.pad(x))
-            return out
         return kernels.convolve(x, self.conv, self.pad, self.margins_before(x))
 
     def margins_before(self, x: Tensor) -> list[int | SymInt]:
