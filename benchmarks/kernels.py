@@ -72,7 +72,7 @@ def norm_pairs(batch: int, block: Block) -> dict[str, Pair]:
     channels, squeezed = block.mid_channels, block.squeeze_channels
     x = images(batch, channels, block.out_size)
     ours = lambda *of: norm_act(*of, 1e-3, "silu")[0]  # noqa: E731  two of a kind
-    theirs = lambda *of: plain(*of, 1e-3, "silu")  # noqa: E731
+    theirs = lambda *of: plain(*of, epsilon=1e-3, activation="silu")  # noqa: E731
     inputs = [tensor.requires_grad_() for tensor in (x, torch.ones(channels), torch.zeros(channels))]
     grad = images(batch, channels, block.out_size)
     pairs = {"norm, SiLU": (both_passes(theirs, inputs, grad), both_passes(ours, inputs, grad))}
@@ -80,7 +80,7 @@ def norm_pairs(batch: int, block: Block) -> dict[str, Pair]:
         shapes = ((squeezed, channels), (squeezed,), (channels, squeezed), (channels,))
         layers = [torch.randn(shape).requires_grad_() for shape in shapes]
         ours = lambda *of: norm_act_excite(*of, 1e-3, "silu")[0]  # noqa: E731
-        theirs = lambda *of: plain_excite(*of, 1e-3, "silu")  # noqa: E731
+        theirs = lambda *of: plain_excite(*of, epsilon=1e-3, activation="silu")  # noqa: E731
         all_inputs = inputs + layers
         pairs["norm, SiLU, excite"] = (both_passes(theirs, all_inputs, grad), both_passes(ours, all_inputs, grad))
     return pairs

@@ -128,7 +128,8 @@ def test_depthwise_has_gradients_of_first_and_second_order(stride: int) -> None:
     weight = make((3, 1, 3, 3), torch.float64, 1).requires_grad_()
 
     def call(x: Tensor, weight: Tensor) -> Tensor:
-        return depthwise(x, weight, stride, (1, 0), halved((5, 4), stride))
+        out: Tensor = depthwise(x, weight, stride, (1, 0), halved((5, 4), stride))
+        return out
 
     assert torch.autograd.gradcheck(call, (x, weight))
     assert torch.autograd.gradgradcheck(call, (x, weight))
@@ -215,7 +216,7 @@ def test_norm_act_and_its_gradients_are_torchs(activation: str, dtype: torch.dty
         weight, bias = make((channels, 1, 1, 1), dtype, 1).flatten(), make((channels, 1, 1, 1), dtype, 2).flatten()
         grad = make(x.shape, dtype, 3)
         inputs = [t.detach().clone().double().requires_grad_() for t in (x, weight, bias)]
-        wanted = plain(*inputs, 1e-3, activation)  # type: ignore[arg-type]
+        wanted = plain(*inputs, epsilon=1e-3, activation=activation)
         found, mean, variance = norm_act(x, weight, bias, 1e-3, activation)
         assert_near(found, wanted.detach(), wanted)
         assert_near(mean, x.double().mean((0, 2, 3)), x)
@@ -229,7 +230,7 @@ def test_norm_act_and_its_gradients_are_torchs(activation: str, dtype: torch.dty
 def test_norm_act_is_exact_far_from_zero_and_for_constants() -> None:
     x = make((4, 8, 9, 9)) + 1000
     ones, zeros = torch.ones(8), torch.zeros(8)
-    exact = plain(x.double(), ones.double(), zeros.double(), 1e-3, "none")
+    exact = plain(x.double(), ones.double(), zeros.double(), epsilon=1e-3, activation="none")
     assert_near(norm_act(x, ones, zeros, 1e-3, "none")[0] / 10, exact / 10, exact)  # 1000 has 3e-5 of resolution
     constant = torch.full((4, 8, 9, 9), 7.3)
     out, mean, variance = norm_act(constant, ones, ones, 1e-3, "none")
@@ -263,12 +264,12 @@ def test_norm_act_excite_and_its_gradients_are_torchs(activation: str, dtype: to
         inputs = excite_inputs(channels, 3, sizes, dtype)
         exact = [tensor.detach().double().requires_grad_() for tensor in inputs]
         grad = make(inputs[0].shape, dtype, 9)
-        wanted = plain_excite(*exact, 1e-3, activation)  # type: ignore[arg-type]
+        wanted = plain_excite(*exact, epsilon=1e-3, activation=activation)
         found, mean, variance, _, _ = norm_act_excite(*inputs, 1e-3, activation)
         assert_near(found.detach(), wanted.detach(), wanted)
         assert not mean.requires_grad
         assert_near(variance, exact[0].detach().var((0, 2, 3), unbiased=False), exact[0])
-        plainly = torch.autograd.grad(plain_excite(*inputs, 1e-3, activation), inputs, grad)  # type: ignore[arg-type]
+        plainly = torch.autograd.grad(plain_excite(*inputs, epsilon=1e-3, activation=activation), inputs, grad)
         mine, theirs = torch.autograd.grad(found, inputs, grad), torch.autograd.grad(wanted, exact, grad.double())
         for one, other, by_torch in zip(mine, theirs, plainly, strict=True):
             as_good = 4 * float((by_torch.double() - other).abs().max())

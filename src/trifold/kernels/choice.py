@@ -49,7 +49,7 @@ def _usable(x: Tensor) -> bool:
         and x.is_contiguous(memory_format=torch.channels_last)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_exporting()
-        and not torch.jit.is_tracing()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and _on()
     )
 
@@ -71,7 +71,7 @@ def convolve(x: Tensor, conv: nn.Conv2d, pad: nn.Module, before: Sequence[int | 
         return out
     stride = conv.stride[0]
     size = [(side - 1) // stride + 1 for side in x.shape[2:]]
-    return depthwise(x, conv.weight, stride, before, size)
+    return depthwise(x, conv.weight, stride, before, size)  # type: ignore[no-any-return]  # an operator has no types
 
 
 def _is_matrix_product(x: Tensor, conv: nn.Conv2d) -> bool:
@@ -138,7 +138,7 @@ class ConvNorm(Protocol):
 
     pad: nn.Module
     conv: nn.Conv2d
-    norm: nn.Module
+    norm: nn.BatchNorm2d
     activation: nn.Module
 
 
@@ -160,8 +160,6 @@ def middle(
             return normalise(y, depthwise_part.norm, depthwise_part.activation)
         return normalise_excite(y, depthwise_part.norm, depthwise_part.activation, squeeze_excite)
     first, second, conv = expand.norm, depthwise_part.norm, depthwise_part.conv
-    assert isinstance(first, nn.BatchNorm2d)
-    assert isinstance(second, nn.BatchNorm2d)
     size = [(side - 1) // conv.stride[0] + 1 for side in x.shape[2:]]
     numbers = (conv.stride[0], before, size, first.eps, second.eps, _NAMES[type(expand.activation)])
     norms = (first.weight, first.bias, conv.weight, second.weight, second.bias)

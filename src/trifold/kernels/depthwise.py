@@ -186,21 +186,21 @@ _OPERATORS.impl("depthwise_input_grad", _input_grad, "CPU")
 _OPERATORS.impl("depthwise_weight_grad", _weight_grad, "CPU")
 
 
-@torch.library.register_fake("trifold::depthwise", lib=_OPERATORS)
 def _forward_fake(x: Tensor, weight: Tensor, stride: int, before: Any, out_size: Any) -> Tensor:
     return _images_like(x, out_size)
 
 
-@torch.library.register_fake("trifold::depthwise_input_grad", lib=_OPERATORS)
 def _input_grad_fake(grad: Tensor, weight: Tensor, stride: int, before: Any, size: Any) -> Tensor:
     return _images_like(grad, size)
 
 
-@torch.library.register_fake("trifold::depthwise_weight_grad", lib=_OPERATORS)
 def _weight_grad_fake(x: Tensor, grad: Tensor, kernel_size: int, stride: int, before: Any) -> Tensor:
     return x.new_empty((x.shape[1], 1, kernel_size, kernel_size))
 
 
+torch.library.register_fake("trifold::depthwise", _forward_fake, lib=_OPERATORS)
+torch.library.register_fake("trifold::depthwise_input_grad", _input_grad_fake, lib=_OPERATORS)
+torch.library.register_fake("trifold::depthwise_weight_grad", _weight_grad_fake, lib=_OPERATORS)
 for _name, _backward, _save in (
     ("depthwise", _forward_backward, _save_forward),
     ("depthwise_input_grad", _input_grad_backward, _save_input_grad),

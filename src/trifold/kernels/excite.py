@@ -8,6 +8,7 @@ in five sums of each image and channel.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -78,11 +79,12 @@ def plain_excite(
     reduce_bias: Tensor,
     excite_weight: Tensor,
     excite_bias: Tensor,
+    *,
     epsilon: float,
     activation: str,
 ) -> Tensor:
     """The first output of `norm_act_excite` by torch's own functions."""
-    y = plain(x, weight, bias, epsilon, activation)
+    y = plain(x, weight, bias, epsilon=epsilon, activation=activation)
     layers = (reduce_weight, reduce_bias, excite_weight, excite_bias)
     return y * gates(y.mean((2, 3)), layers, activation)[:, :, None, None]
 
@@ -173,8 +175,8 @@ def _gradients(ctx: Any, grad: Tensor, *_: object) -> tuple[Tensor | None, ...]:
     *tensors, mean, variance, pooled, gate = ctx.saved_tensors
     by = (ctx.epsilon, ctx.activation)
     if torch.is_grad_enabled():
-        needed = ctx.needs_input_grad[:7]
-        return *gradients_by_torch(lambda *of: plain_excite(*of, *by), tuple(tensors), needed, grad), None, None
+        function = partial(plain_excite, epsilon=ctx.epsilon, activation=ctx.activation)
+        return *gradients_by_torch(function, tuple(tensors), ctx.needs_input_grad[:7], grad), None, None
     found = norm_act_excite_backward(grad, *tensors[:6], mean, variance, pooled, gate, *by)
     return *found, None, None
 
@@ -183,14 +185,12 @@ _OPERATORS.impl("norm_act_excite", _forward, "CPU")
 _OPERATORS.impl("norm_act_excite_backward", _backward, "CPU")
 
 
-@torch.library.register_fake("trifold::norm_act_excite", lib=_OPERATORS)
 def _forward_fake(x: Tensor, weight: Tensor, *_: object) -> tuple[Tensor, ...]:
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     pooled = x.new_empty(x.shape[:2])
     return out, torch.empty_like(weight), torch.empty_like(weight), pooled, torch.empty_like(pooled)
 
 
-@torch.library.register_fake("trifold::norm_act_excite_backward", lib=_OPERATORS)
 def _backward_fake(
     grad: Tensor,
     x: Tensor,
@@ -206,5 +206,7 @@ def _backward_fake(
     return out, *(torch.empty_like(tensor) for tensor in (weight, bias, *of_layers))
 
 
+torch.library.register_fake("trifold::norm_act_excite", _forward_fake, lib=_OPERATORS)
+torch.library.register_fake("trifold::norm_act_excite_backward", _backward_fake, lib=_OPERATORS)
 torch.library.register_autograd("trifold::norm_act_excite", _gradients, setup_context=_save, lib=_OPERATORS)
 torch.library.register_autocast("trifold::norm_act_excite", "cpu", torch.float32, lib=_OPERATORS)

@@ -53,13 +53,13 @@ def plain_middle(tensors: Sequence[Tensor | None], numbers: Numbers) -> Tensor:
     stride, before, out_size, epsilon1, epsilon2, activation = numbers
     assert x is not None and weight1 is not None and bias1 is not None and kernel is not None  # noqa: PT018
     assert weight2 is not None and bias2 is not None  # noqa: PT018  narrows the types, four at a time
-    y, size = plain(x, weight1, bias1, epsilon1, activation), kernel.shape[-1]
+    y, size = plain(x, weight1, bias1, epsilon=epsilon1, activation=activation), kernel.shape[-1]
     after = [(o - 1) * stride + size - n - b for o, n, b in zip(out_size, x.shape[2:], before, strict=True)]
     y = F.pad(y, (before[1], after[1], before[0], after[0]))
     y = F.conv2d(y, kernel, stride=stride, groups=x.shape[1])
     if layers[0] is None:
-        return plain(y, weight2, bias2, epsilon2, activation)
-    return plain_excite(y, weight2, bias2, *layers, epsilon2, activation)  # type: ignore[arg-type]  # all or none
+        return plain(y, weight2, bias2, epsilon=epsilon2, activation=activation)
+    return plain_excite(y, weight2, bias2, *layers, epsilon=epsilon2, activation=activation)  # type: ignore[arg-type]  # all or none
 
 
 def _window(x: Tensor, kernel: Tensor, numbers: Numbers) -> tuple[tuple[int, ...], Tensor, slice]:
@@ -201,7 +201,6 @@ _OPERATORS.impl("mbconv_middle", _forward, "CPU")
 _OPERATORS.impl("mbconv_middle_backward", _backward, "CPU")
 
 
-@torch.library.register_fake("trifold::mbconv_middle", lib=_OPERATORS)
 def _forward_fake(x: Tensor, *others: Any) -> tuple[Tensor, ...]:
     weight1, weight2, reduce_weight, out_size = others[0], others[3], others[5], others[11]
     shape = (*x.shape[:2], *out_size)
@@ -211,12 +210,13 @@ def _forward_fake(x: Tensor, *others: Any) -> tuple[Tensor, ...]:
     return out, *of_first, inner, *of_second, pooled, torch.empty_like(pooled)
 
 
-@torch.library.register_fake("trifold::mbconv_middle_backward", lib=_OPERATORS)
 def _backward_fake(grad: Tensor, x: Tensor, *others: Any) -> tuple[Tensor, ...]:
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     of_norms = [torch.empty_like(tensor) for tensor in others[:5]]
     return out, *of_norms, *(x.new_empty(0 if tensor is None else tensor.shape) for tensor in others[5:9])
 
 
+torch.library.register_fake("trifold::mbconv_middle", _forward_fake, lib=_OPERATORS)
+torch.library.register_fake("trifold::mbconv_middle_backward", _backward_fake, lib=_OPERATORS)
 torch.library.register_autograd("trifold::mbconv_middle", _gradients, setup_context=_save, lib=_OPERATORS)
 torch.library.register_autocast("trifold::mbconv_middle", "cpu", torch.float32, lib=_OPERATORS)

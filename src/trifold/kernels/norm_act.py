@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ norm_act_backward = torch.ops.trifold.norm_act_backward.default
 """The gradients at x, weight and bias from that at the output."""
 
 
-def plain(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str) -> Tensor:
+def plain(x: Tensor, weight: Tensor, bias: Tensor, *, epsilon: float, activation: str) -> Tensor:
     """The first output of `norm_act` by torch's own functions."""
     return ACTIVATIONS[activation](F.batch_norm(x, None, None, weight, bias, True, 0.0, epsilon))
 
@@ -165,8 +166,8 @@ def _gradients(ctx: Any, grad: Tensor, *_: object) -> tuple[Tensor | None, ...]:
     x, weight, bias, mean, variance = ctx.saved_tensors
     by = (ctx.epsilon, ctx.activation)
     if torch.is_grad_enabled():
-        needed = ctx.needs_input_grad[:3]
-        return *gradients_by_torch(lambda *of: plain(*of, *by), (x, weight, bias), needed, grad), None, None
+        function = partial(plain, epsilon=ctx.epsilon, activation=ctx.activation)
+        return *gradients_by_torch(function, (x, weight, bias), ctx.needs_input_grad[:3], grad), None, None
     return *norm_act_backward(grad, x, weight, bias, mean, variance, *by), None, None
 
 
@@ -174,7 +175,6 @@ _OPERATORS.impl("norm_act", _forward, "CPU")
 _OPERATORS.impl("norm_act_backward", _backward, "CPU")
 
 
-@torch.library.register_fake("trifold::norm_act", lib=_OPERATORS)
 def _forward_fake(
     x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -182,7 +182,6 @@ def _forward_fake(
     return out, torch.empty_like(weight), torch.empty_like(weight)
 
 
-@torch.library.register_fake("trifold::norm_act_backward", lib=_OPERATORS)
 def _backward_fake(
     grad: Tensor,
     x: Tensor,
@@ -197,5 +196,7 @@ def _backward_fake(
     return out, torch.empty_like(weight), torch.empty_like(bias)
 
 
+torch.library.register_fake("trifold::norm_act", _forward_fake, lib=_OPERATORS)
+torch.library.register_fake("trifold::norm_act_backward", _backward_fake, lib=_OPERATORS)
 torch.library.register_autograd("trifold::norm_act", _gradients, setup_context=_save, lib=_OPERATORS)
 torch.library.register_autocast("trifold::norm_act", "cpu", torch.float32, lib=_OPERATORS)
