@@ -278,6 +278,14 @@ static TARGET void NAME(correlate)(REAL *sums, const REAL *x, long x_row, const 
 #undef CASE
 }
 
+/* Narrows the output's rows [*low, *high) to those whose input row `row * stride - top + tap` exists. */
+INLINE void NAME(rows_of_tap)(const struct window *w, long tap, long *low, long *high) {
+    const long first = w->top - tap > 0 ? (w->top - tap + w->stride - 1) / w->stride : 0;
+    const long last = w->height - 1 + w->top - tap, end = last < 0 ? 0 : last / w->stride + 1;
+    if (*low < first) *low = first;
+    if (*high > end) *high = end;
+}
+
 /* sums: (taps, BLOCK), of the images [begin, end). */
 static TARGET void NAME(weight_piece)(const struct window *w, const REAL *x, const REAL *grad, REAL *sums, long begin,
                                       long end, long channel, REAL *scratch) {
@@ -298,11 +306,8 @@ static TARGET void NAME(weight_piece)(const struct window *w, const REAL *x, con
                 grads = spare, grad_step = BLOCK;
             }
             for (long tap = 0; tap < k; tap++) {
-                /* Output rows whose input row `row * stride - top + tap` exists. */
-                long low = w->top - tap > 0 ? (w->top - tap + stride - 1) / stride : 0;
-                long high = w->height - 1 + w->top - tap < 0 ? 0 : (w->height - 1 + w->top - tap) / stride + 1;
-                if (low < from) low = from;
-                if (high > to) high = to;
+                long low = from, high = to;
+                NAME(rows_of_tap)(w, tap, &low, &high);
                 if (low < high)
                     NAME(correlate)(sums + tap * k * BLOCK, scratch + ((low - from) * stride + tap) * width * BLOCK,
                                     stride * width * BLOCK, grads + (low - from) * w->out_width * grad_step,
@@ -324,14 +329,15 @@ static TARGET void NAME(add_parts)(const struct window *w, const REAL *sums, lon
         }
 }
 
-static TARGET int NAME(depthwise_forward)(const struct window *w, int threads, const void *x, const void *weight,
-                                          void *out) {
+/* The convolution of all images, or, backward, the gradient at its input from that at its output. */
+static TARGET int NAME(convolve_images)(const struct window *w, int threads, int backward, const void *images,
+                                        const void *weight, void *out) {
     const long taps = (long)w->kernel * w->kernel, blocks = (w->channels + BLOCK - 1) / BLOCK;
-    const long each = NAME(scratch_reals)(w), pieces = w->batch * blocks;
+    const long each = backward ? NAME(grad_scratch_reals)(w) : NAME(scratch_reals)(w), pieces = w->batch * blocks;
     REAL *packed = malloc((size_t)(blocks * taps * BLOCK + threads * each) * sizeof(REAL));
     if (!packed) return OUT_OF_MEMORY;
     memset(packed, 0, (size_t)(blocks * taps * BLOCK) * sizeof(REAL)); /* channels that are not there */
-    NAME(pack_weights)(w, weight, packed);
+    (backward ? NAME(pack_weights_by_remainder) : NAME(pack_weights))(w, weight, packed);
     REAL *scratch = packed + blocks * taps * BLOCK;
     long next = 0;
 #pragma omp parallel num_threads(threads)
@@ -339,33 +345,22 @@ static TARGET int NAME(depthwise_forward)(const struct window *w, int threads, c
         REAL *own = scratch + omp_get_thread_num() * each;
         for (long piece; (piece = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < pieces;) {
             const long block = piece % blocks;
-            NAME(forward_piece)(w, x, packed + block * taps * BLOCK, out, piece / blocks, block * BLOCK, own);
+            (backward ? NAME(input_piece) : NAME(forward_piece))(w, images, packed + block * taps * BLOCK, out,
+                                                                 piece / blocks, block * BLOCK, own);
         }
     }
     free(packed);
     return 0;
 }
 
+static TARGET int NAME(depthwise_forward)(const struct window *w, int threads, const void *x, const void *weight,
+                                          void *out) {
+    return NAME(convolve_images)(w, threads, 0, x, weight, out);
+}
+
 static TARGET int NAME(depthwise_input_grad)(const struct window *w, int threads, const void *grad, const void *weight,
                                              void *out) {
-    const long taps = (long)w->kernel * w->kernel, blocks = (w->channels + BLOCK - 1) / BLOCK;
-    const long each = NAME(grad_scratch_reals)(w), pieces = w->batch * blocks;
-    REAL *packed = malloc((size_t)(blocks * taps * BLOCK + threads * each) * sizeof(REAL));
-    if (!packed) return OUT_OF_MEMORY;
-    memset(packed, 0, (size_t)(blocks * taps * BLOCK) * sizeof(REAL));
-    NAME(pack_weights_by_remainder)(w, weight, packed);
-    REAL *scratch = packed + blocks * taps * BLOCK;
-    long next = 0;
-#pragma omp parallel num_threads(threads)
-    {
-        REAL *own = scratch + omp_get_thread_num() * each;
-        for (long piece; (piece = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < pieces;) {
-            const long block = piece % blocks;
-            NAME(input_piece)(w, grad, packed + block * taps * BLOCK, out, piece / blocks, block * BLOCK, own);
-        }
-    }
-    free(packed);
-    return 0;
+    return NAME(convolve_images)(w, threads, 1, grad, weight, out);
 }
 
 static TARGET int NAME(depthwise_weight_grad)(const struct window *w, int threads, const void *x, const void *grad,

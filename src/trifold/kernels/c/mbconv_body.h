@@ -248,10 +248,8 @@ static TARGET void NAME(middle_back_piece)(const struct NAME(middle) *m, REAL *s
                 NAME(back)(m->n2, row - first * BLOCK, inner, w->out_width, &by);
             }
             for (long tap = 0; tap < k; tap++) {
-                long top = w->top - tap > 0 ? (w->top - tap + stride - 1) / stride : 0;
-                long bottom = w->height - 1 + w->top - tap < 0 ? 0 : (w->height - 1 + w->top - tap) / stride + 1;
-                if (top < from) top = from;
-                if (bottom > to) bottom = to;
+                long top = from, bottom = to;
+                NAME(rows_of_tap)(w, tap, &top, &bottom);
                 if (top < bottom)
                     NAME(correlate)(sums + tap * k * BLOCK, scratch + ((top - from) * stride + tap) * active * BLOCK,
                                     stride * active * BLOCK, grads + ((top - low) * width - first) * BLOCK,
