@@ -14,7 +14,7 @@ static TARGET void NAME(pack_row)(REAL *to, long width, const REAL *from, long s
     if (stop > width) stop = width;
     if (start > width) start = width;
     if (stop < start) stop = start;
-    memset(to, 0, (size_t)(start * BLOCK) * sizeof(REAL));
+    for (long at = 0; at < start * BLOCK; at += LANES) STORE(to + at, (V){0});
     from += first * step;
     if (lanes == BLOCK) {
         for (long p = start; p < stop; p++) {
@@ -27,7 +27,7 @@ static TARGET void NAME(pack_row)(REAL *to, long width, const REAL *from, long s
             for (long lane = 0; lane < BLOCK; lane++)
                 to[p * BLOCK + lane] = lane < lanes ? from[p * step + lane] : 0;
     }
-    memset(to + stop * BLOCK, 0, (size_t)((width - stop) * BLOCK) * sizeof(REAL));
+    for (long at = stop * BLOCK; at < width * BLOCK; at += LANES) STORE(to + at, (V){0});
 }
 
 /* out[i] = the sum over rows and taps of in[row][i * in_step + tap] * weights[row][tap], for num pixels i. */
