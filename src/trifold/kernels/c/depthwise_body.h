@@ -168,13 +168,19 @@ struct NAME(side) {
     long first, num, taps, from;
 };
 
+/* a / stride and a % stride for a stride of 1 or 2 and a from 0: processors divide slowly. */
+#undef QUOTIENT
+#undef REMAINDER
+#define QUOTIENT(a, stride) ((a) >> ((stride) - 1))
+#define REMAINDER(a, stride) ((a) & ((stride) - 1))
+
 INLINE struct NAME(side) NAME(side_of)(long remainder, long stride, long kernel, long padding, long size) {
-    const long first = ((remainder - padding) % stride + stride) % stride;
-    const long taps = remainder < kernel ? (kernel - 1 - remainder) / stride + 1 : 0;
+    const long first = REMAINDER(remainder - padding + 2 * kernel, stride); /* padding is less than the kernel */
+    const long taps = remainder < kernel ? QUOTIENT(kernel - 1 - remainder, stride) + 1 : 0;
     return (struct NAME(side)){.first = first,
-                               .num = size > first ? (size - first - 1) / stride + 1 : 0,
+                               .num = size > first ? QUOTIENT(size - first - 1, stride) + 1 : 0,
                                .taps = taps,
-                               .from = (first + padding - remainder) / stride - (taps - 1)};
+                               .from = QUOTIENT(first + padding - remainder, stride) - (taps - 1)};
 }
 
 /* The part of the output's gradient's row that any pixel of the input needs: its first pixel and its width. */
@@ -207,10 +213,10 @@ static TARGET long NAME(grad_scratch_reals)(const struct window *w) {
    `low` and whose rows are as grad_row says; weights: as pack_weights_by_remainder orders them. */
 static TARGET void NAME(input_grad_row)(const struct window *w, REAL *row, const REAL *grads, long low, long first,
                                         long width, const REAL *weights, long y, long lanes, REAL *spare) {
-    const long k = w->kernel, stride = w->stride, b = (y + w->top) % stride, rows = (k - 1 - b) / stride + 1;
-    const long top = (y + w->top - b) / stride - (rows - 1), skipped = top < 0 ? -top : 0;
+    const long k = w->kernel, stride = w->stride, b = REMAINDER(y + w->top, stride), rows = QUOTIENT(k - 1 - b, stride) + 1;
+    const long top = QUOTIENT(y + w->top - b, stride) - (rows - 1), skipped = top < 0 ? -top : 0;
     const long used = (top + rows > w->out_height ? w->out_height - top : rows) - skipped;
-    for (long before = 0; before < b; before++) weights += ((k - 1 - before) / stride + 1) * k * BLOCK;
+    for (long before = 0; before < b; before++) weights += (QUOTIENT(k - 1 - before, stride) + 1) * k * BLOCK;
     for (long a = 0; a < stride; a++) {
         const struct NAME(side) side = NAME(side_of)(a, stride, k, w->left, w->width);
         if (side.num)
@@ -280,8 +286,8 @@ static TARGET void NAME(correlate)(REAL *sums, const REAL *x, long x_row, const 
 
 /* Narrows the output's rows [*low, *high) to those whose input row `row * stride - top + tap` exists. */
 INLINE void NAME(rows_of_tap)(const struct window *w, long tap, long *low, long *high) {
-    const long first = w->top - tap > 0 ? (w->top - tap + w->stride - 1) / w->stride : 0;
-    const long last = w->height - 1 + w->top - tap, end = last < 0 ? 0 : last / w->stride + 1;
+    const long before = w->top - tap, first = before > 0 ? QUOTIENT(before + w->stride - 1, w->stride) : 0;
+    const long last = w->height - 1 + before, end = last < 0 ? 0 : QUOTIENT(last, w->stride) + 1;
     if (*low < first) *low = first;
     if (*high > end) *high = end;
 }
