@@ -1,4 +1,4 @@
-"""Times of a training step beside timm, in one run; prints the Markdown that docs/benchmarks-training.md records.
+"""Times of a training step beside timm, in one run; prints the Markdown that docs/kernels.md takes its table from.
 
     .venv/bin/python benchmarks/train_step.py --compile --out runs/train_step.jsonl
 

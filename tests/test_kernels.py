@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trifold.errors import InvalidInput
-from trifold.kernels import depthwise, depthwise_input_grad, depthwise_weight_grad, instruction_set, norm_act, using
+from trifold.kernels import depthwise, depthwise_input_grad, depthwise_weight_grad, norm_act, using
 from trifold.kernels.excite import norm_act_excite, plain_excite
 from trifold.kernels.library import SETS, _loaded
 from trifold.kernels.mbconv import mbconv_middle, plain_middle
@@ -463,6 +460,8 @@ def test_a_middle_refuses_what_it_has_no_code_for() -> None:
     inputs, numbers = middle_inputs(4, (2, 5, 4), torch.float32)
     with pytest.raises(InvalidInput, match=r"kernel must be torch.float32 .* got torch.float32 of \(4, 1, 4, 4\)"):
         mbconv_middle(*inputs[:3], torch.zeros(4, 1, 4, 4), *inputs[4:], *numbers)
+    with pytest.raises(InvalidInput, match=r"bias must be torch.float32 of 4 values, got torch.float32 of \(3,\)"):
+        mbconv_middle(*inputs[:5], torch.zeros(3), *inputs[6:], *numbers)
     with pytest.raises(InvalidInput, match="stride must be 1 or 2, got 3"):
         mbconv_middle(*inputs, 3, *numbers[1:])
     with pytest.raises(InvalidInput, match=r"before must be from 0 to 2, got \(3, 0\)"):
@@ -473,45 +472,3 @@ def test_norm_act_excite_refuses_layers_that_do_not_fit() -> None:
     inputs = excite_inputs(4, 2, (2, 3, 5), torch.float32)
     with pytest.raises(InvalidInput, match=r"excite_weight must have the shape \(4, 2\), got \(2, 4\)"):
         norm_act_excite(*inputs[:5], inputs[3], inputs[6], 1e-3, "silu")
-
-
-def test_the_environment_switches_them_off_or_names_a_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRIFOLD_KERNELS", "off")
-    assert instruction_set() == "off"
-    monkeypatch.setenv("TRIFOLD_KERNELS", "base")
-    assert instruction_set() == "base"
-    monkeypatch.delenv("TRIFOLD_KERNELS")
-    assert instruction_set() == USABLE[-1]
-    monkeypatch.setenv("TRIFOLD_KERNELS", "of")
-    with pytest.raises(InvalidInput, match=r"TRIFOLD_KERNELS must be best, off, base .* got 'of'"):
-        instruction_set()
-
-
-def test_without_a_compiled_library_torchs_own_are_used_and_it_is_said_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("trifold.kernels.library.EXTENSION_SUFFIXES", [".no-such-suffix"])
-    _loaded.cache_clear()
-    try:
-        with caplog.at_level(logging.WARNING):
-            assert instruction_set() == "off"
-            assert instruction_set() == "off"
-        assert [record.message.partition(" (")[0] for record in caplog.records] == ["kernels: not compiled"]
-        with pytest.raises(RuntimeError, match="depthwise_forward was not compiled"):
-            depthwise(torch.zeros(1, 2, 3, 3), torch.zeros(2, 1, 3, 3), 1, (1, 1), (3, 3))
-    finally:
-        _loaded.cache_clear()
-
-
-def test_they_share_torchs_own_pool_of_threads() -> None:
-    """A second OpenMP runtime would start threads of its own."""
-    program = (
-        "import os, torch; torch.set_num_threads(2); torch.randn(999, 999) @ torch.randn(999, 999);"
-        "from trifold.kernels import depthwise; before = len(os.listdir('/proc/self/task'));"
-        "depthwise(torch.zeros(8, 32, 9, 9), torch.zeros(32, 1, 3, 3), 1, (1, 1), (9, 9));"
-        "print(len(os.listdir('/proc/self/task')) - before)"
-    )
-    if sys.platform != "linux":
-        pytest.skip("threads are counted in /proc")
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "0"

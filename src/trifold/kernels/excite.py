@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trifold.errors import InvalidInput
 from trifold.kernels.library import call
-from trifold.kernels.norm_act import ACTIVATIONS, Norm, check_images, gradients_by_torch, plain, rows, statistics
+from trifold.kernels.norm_act import ACTIVATIONS, check_images, gradients_by_torch, make_norm, plain, rows, statistics
 
 _PASSED_BACK: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "none": lambda grad, _: grad,
@@ -151,8 +151,7 @@ def _backward(
     activation: str,
 ) -> tuple[Tensor, ...]:
     x, grad = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, grad))
-    tensors = {"weight": weight, "bias": bias, "mean": mean, "variance": variance}
-    norm = Norm(epsilon=epsilon, activation=activation, **{n: t.contiguous() for n, t in tensors.items()})
+    norm = make_norm(weight, bias, mean, variance, epsilon, activation)
     sizes = rows(x, by_image=True)
     sums = x.new_empty((x.shape[0], 5, x.shape[1]))
     call("norm_act_gated_sums", x, sizes, norm.passed(), x, grad, sums)

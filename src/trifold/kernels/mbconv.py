@@ -17,7 +17,7 @@ from trifold.errors import InvalidInput
 from trifold.kernels.depthwise import KERNEL_SIZES, STRIDES, used_taps
 from trifold.kernels.excite import gates, gates_backward, norm_gradients, plain_excite
 from trifold.kernels.library import call
-from trifold.kernels.norm_act import Norm, check_images, gradients_by_torch, plain, rows, statistics
+from trifold.kernels.norm_act import check_images, check_norm, gradients_by_torch, make_norm, plain, rows, statistics
 
 _TENSORS = "Tensor x, Tensor weight1, Tensor bias1, Tensor kernel, Tensor weight2, Tensor bias2"
 _LAYERS = "Tensor? reduce_weight, Tensor? reduce_bias, Tensor? excite_weight, Tensor? excite_bias"
@@ -104,14 +104,8 @@ def _forward(
     first = statistics(x, weight1, bias1, epsilon1, activation)
     shape = (*x.shape[:2], *out_size)
     inner, out = (torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last) for _ in range(2))
-    second = Norm(
-        weight=weight2.contiguous(),
-        bias=bias2.contiguous(),
-        mean=torch.empty_like(weight2),
-        variance=torch.empty_like(weight2),
-        epsilon=epsilon2,
-        activation=activation,
-    )
+    check_norm(inner, weight2, bias2, activation)
+    second = make_norm(weight2, bias2, x.new_empty(x.shape[1]), x.new_empty(x.shape[1]), epsilon2, activation)
     call("middle_forward", x, window, first.passed(), x, used, inner, second.mean, second.variance)
     sizes = rows(inner, by_image=True)
     pooled, gate = x.new_empty(0), x.new_empty(0)
@@ -147,10 +141,8 @@ def _backward(
 ) -> tuple[Tensor, ...]:
     *_, epsilon1, epsilon2, activation = numbers
     x, grad, inner = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, grad, inner))
-    ours = {"weight": weight1, "bias": bias1, "mean": mean1, "variance": variance1}
-    first = Norm(epsilon=epsilon1, activation=activation, **{n: t.contiguous() for n, t in ours.items()})
-    ours = {"weight": weight2, "bias": bias2, "mean": mean2, "variance": variance2}
-    second = Norm(epsilon=epsilon2, activation=activation, **{n: t.contiguous() for n, t in ours.items()})
+    first = make_norm(weight1, bias1, mean1, variance1, epsilon1, activation)
+    second = make_norm(weight2, bias2, mean2, variance2, epsilon2, activation)
     sizes = rows(inner, by_image=True)
     sums = x.new_empty((x.shape[0], 5, x.shape[1]))
     call("norm_act_gated_sums", x, sizes, second.passed(), inner, grad, sums)

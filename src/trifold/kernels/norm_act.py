@@ -96,27 +96,34 @@ def check_images(x: Tensor) -> None:
         raise InvalidInput(f"norm_act: x must have at least 2 values a channel, got the shape {tuple(x.shape)}")
 
 
-def statistics(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str) -> Norm:
-    """The norm with the mean and the variance of channels-last images.
-
-    Raises InvalidInput where the library has no code for this.
-    """
+def check_norm(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> None:
+    """Raises InvalidInput where the library has no code for such a norm of x, or for the activation after it."""
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor.dtype != x.dtype or tuple(tensor.shape) != (x.shape[1],):
             wanted = f"{x.dtype} of {x.shape[1]} values"
             raise InvalidInput(f"norm_act: {name} must be {wanted}, got {tensor.dtype} of {tuple(tensor.shape)}")
     if activation not in _NUMBERS:
         raise InvalidInput(f"norm_act: activation must be {' or '.join(_NUMBERS)}, got {activation!r}")
-    mean, variance = torch.empty_like(weight), torch.empty_like(weight)
-    call("norm_statistics", x, rows(x, by_image=False), x, mean, variance)
+
+
+def make_norm(weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, epsilon: float, activation: str) -> Norm:
+    """The norm of tensors in any memory order."""
     return Norm(
         weight=weight.contiguous(),
         bias=bias.contiguous(),
-        mean=mean,
-        variance=variance,
+        mean=mean.contiguous(),
+        variance=variance.contiguous(),
         epsilon=epsilon,
         activation=activation,
     )
+
+
+def statistics(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str) -> Norm:
+    """The norm with the mean and the variance of channels-last images. Raises InvalidInput as `check_norm` does."""
+    check_norm(x, weight, bias, activation)
+    mean, variance = (x.new_empty(x.shape[1]) for _ in range(2))
+    call("norm_statistics", x, rows(x, by_image=False), x, mean, variance)
+    return make_norm(weight, bias, mean, variance, epsilon, activation)
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,8 +145,7 @@ def _backward(
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, grad = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, grad))
-    tensors = {"weight": weight, "bias": bias, "mean": mean, "variance": variance}
-    norm = Norm(epsilon=epsilon, activation=activation, **{n: t.contiguous() for n, t in tensors.items()})
+    norm = make_norm(weight, bias, mean, variance, epsilon, activation)
     out, for_weight, for_bias = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
     given = (x, grad, None, None, for_weight, for_bias, out)
     call("norm_act_grad", x, rows(x, by_image=False), norm.passed(), *given)
