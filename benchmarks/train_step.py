@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/train_step.py --compile --out runs/train_step.jsonl
 
-Each case (network, size, threads) is timed in a process of its own in which all contenders take turns, and each
-contender's memory is measured in a fresh process. Nothing else may run on the machine meanwhile. A run that was
-interrupted goes on with the first case that is not in the file of --out.
+In each case (network, size, threads) every contender has a process of its own, as its users have, and they take
+turns: one of them works, the others wait. Nothing else may run on the machine meanwhile. A run that was interrupted
+goes on with the first case that is not in the file of --out.
 
 This process loads no torch: a process that it starts would count this one's memory as its own.
 """
@@ -55,11 +55,16 @@ BARS = {("efficientnet_b0", 32, 128): 3.0, ("efficientnet_b0", 64, 64): 2.0, ("e
 
 TRIFOLD, TRIFOLD_OFF = "trifold", "trifold, kernels off"
 TIMM, TIMM_LAST, TIMM_COMPILED = "timm", "timm, channels-last", "timm, channels-last, compiled"
+TIMM_KEPT = "timm, channels-last, memory kept"
 EAGER = (TIMM, TIMM_LAST)
 """The two of which the better one is timm's best."""
+KEEPING = (TRIFOLD, TRIFOLD_OFF, TIMM_KEPT)
+"""Those that keep freed memory: `trifold train` asks malloc for it, a plain loop does not."""
+MATRIX = "torch.mm"
+"""What takes turns with the contenders to say what the machine can do."""
 
 NUM_CLASSES, LR, MOMENTUM = 10, 1e-3, 0.9
-MATRIX_SIDE, MATRICES_PER_ROUND, MEMORY_STEPS = 2048, 2, 3
+MATRIX_SIDE, MATRICES_PER_ROUND = 2048, 2
 
 HEADER = """\
 | network | pixels | batch | threads | contender | ms a step | timm's best ÷ it | bar | share of peak | peak MiB |
@@ -68,7 +73,7 @@ HEADER = """\
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What one process measures.
+    """What is compared.
 
     size: pixels. batch: images a step. steps: of a contender's turn; 0: as many as take round_seconds.
     """
@@ -107,7 +112,7 @@ class CaseFailed(Exception):
     """A case's process ended without a result."""
 
 
-# ---- in a case's own process ----
+# ---- in a contender's own process ----
 
 
 @dataclass(slots=True, kw_only=True)
@@ -156,8 +161,8 @@ def make_contender(name: str, case: Case) -> Contender:
     from trifold.train.machine import keep_freed_memory
 
     ours = name in (TRIFOLD, TRIFOLD_OFF)
-    if ours:
-        keep_freed_memory()  # as a training does; where timm's turns are in the same process, it gains as much
+    if name in KEEPING:
+        keep_freed_memory()
     network = make_network(ours=ours, case=case)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(case.batch, 3, case.size, case.size, generator=generator)
@@ -193,15 +198,6 @@ def take_steps(contender: Contender, count: int, clock: Callable[[], float]) -> 
     return times
 
 
-def check_parameters(contenders: dict[str, Contender]) -> int:
-    """How many parameters every contender has. Raises CaseFailed if they differ."""
-    counts = {name: sum(p.numel() for p in one.network.parameters()) for name, one in contenders.items()}
-    if len(set(counts.values())) > 1:
-        told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-        raise CaseFailed(f"contenders must have equally many parameters, got {told}")
-    return next(iter(counts.values()))
-
-
 def matrix_seconds(clock: Callable[[], float], count: int) -> list[float]:
     """Seconds of each of `count` products of two square float32 matrices of MATRIX_SIDE, after one untimed."""
     import torch
@@ -215,85 +211,118 @@ def matrix_seconds(clock: Callable[[], float], count: int) -> list[float]:
     return times[1:]
 
 
-def measure_time(case: Case) -> dict[str, Any]:
-    """Parameters, seconds of matrix products, and for each contender steps a turn, seconds a step of each round."""
-    import torch
+def warm_up(name: str, case: Case) -> tuple[Callable[[int], list[float]], dict[str, Any]]:
+    """What takes a contender's steps, so many, and gives each one's seconds, and what is known of it by now.
 
-    torch.set_num_threads(case.threads)
+    Known: its parameters, steps (of a turn) and compile_s (0 where nothing is compiled).
+    """
     clock = time.process_time if case.threads == 1 else time.perf_counter
-    contenders = {name: make_contender(name, case) for name in case.contenders}
-    parameters = check_parameters(contenders)
-    warm_up = {name: take_steps(one, case.warm_up, time.perf_counter) for name, one in contenders.items()}
-    found = {
-        name: {
-            "steps": case.steps or max(1, math.ceil(case.round_seconds / min(times))),
-            "compile_s": sum(times) - len(times) * min(times) if name == TIMM_COMPILED else 0.0,
-            "seconds": [],
-        }
-        for name, times in warm_up.items()
+    if name == MATRIX:
+        return partial(matrix_seconds, clock), {"steps": MATRICES_PER_ROUND}
+    contender = make_contender(name, case)
+    times = take_steps(contender, case.warm_up, time.perf_counter)
+    known = {
+        "parameters": sum(p.numel() for p in contender.network.parameters()),
+        "steps": case.steps or max(1, math.ceil(case.round_seconds / min(times))),
+        "compile_s": sum(times) - len(times) * min(times) if name == TIMM_COMPILED else 0.0,
     }
-    matrices = []
-    for number in range(case.rounds):
-        matrices += matrix_seconds(clock, MATRICES_PER_ROUND)
-        first = number % len(case.contenders)
-        for name in case.contenders[first:] + case.contenders[:first]:
-            times = take_steps(contenders[name], found[name]["steps"], clock)
-            found[name]["seconds"].append(statistics.fmean(times))
-    return {"parameters": parameters, "matrix_seconds": matrices, "contenders": found}
+    return partial(take_steps, contender, clock=clock), known
 
 
-def measure_memory(case: Case) -> dict[str, Any]:
-    """The most MiB that this process held at once, in which the case's only contender took a few steps."""
+def work(name: str, case: str) -> None:
+    """One contender's process: says, as lines of JSON, what is known once it is warm, then each turn's seconds a step.
+
+    A turn is asked for by a line; after the last one the most MiB that this process ever held are said.
+    """
     import torch
 
-    torch.set_num_threads(case.threads)
-    (name,) = case.contenders
-    take_steps(make_contender(name, case), MEMORY_STEPS, time.perf_counter)
-    return {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}  # Linux gives KiB
-
-
-MEASURES = {"time": measure_time, "memory": measure_memory}
-
-
-def work(measure: str, case: str) -> None:
-    """Prints, as one line of JSON, what a measure finds of a case given as JSON."""
     warnings.simplefilter("ignore")
     values = json.loads(case)
-    found = MEASURES[measure](Case(**values | {"contenders": tuple(values["contenders"])}))
-    print(json.dumps(found))
+    found = Case(**values | {"contenders": tuple(values["contenders"])})
+    torch.set_num_threads(found.threads)
+    take, known = warm_up(name, found)
+    print(json.dumps(known), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(statistics.fmean(take(known["steps"]))), flush=True)
+    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), flush=True)  # Linux gives KiB
 
 
 # ---- in the process that starts them ----
 
 
-def in_a_process(measure: str, case: Case, cache: str) -> dict[str, Any]:
-    """What a measure finds of a case in a fresh process. Raises CaseFailed if it ends otherwise.
+class Worker:
+    """A contender's process. Raises CaseFailed where it ends before its answer.
 
     cache: the folder for what torch.compile makes; an empty one at first, so that the compile time is a whole one.
     """
-    print(f"{case}: {measure} of {'; '.join(case.contenders)}", file=sys.stderr, flush=True)
-    environment = {name: value for name, value in os.environ.items() if name != "TRIFOLD_KERNELS"}
-    environment["TORCHINDUCTOR_CACHE_DIR"] = cache
-    words = [sys.executable, __file__, "--worker", measure, json.dumps(asdict(case))]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(done.stderr, file=sys.stderr)
-        last = (done.stderr.strip().splitlines() or ["(it said nothing)"])[-1]
-        raise CaseFailed(f"{measure} ended with status {done.returncode}: {last}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+
+    def __init__(self, name: str, case: Case, cache: str) -> None:
+        self.name, self.errors = name, tempfile.TemporaryFile("w+")  # noqa: SIM115  lives as long as the process
+        environment = {key: value for key, value in os.environ.items() if key != "TRIFOLD_KERNELS"}
+        environment["TORCHINDUCTOR_CACHE_DIR"] = cache
+        words = [sys.executable, __file__, "--worker", name, json.dumps(asdict(case))]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(words, env=environment, stdin=pipe, stdout=pipe, stderr=self.errors, text=True)
+
+    def answer(self) -> Any:
+        """What its next line says."""
+        assert self.process.stdout is not None
+        if line := self.process.stdout.readline():
+            return json.loads(line)
+        self.errors.seek(0)
+        said = self.errors.read()
+        print(said, file=sys.stderr)
+        last = (said.strip().splitlines() or ["(it said nothing)"])[-1]
+        raise CaseFailed(f"{self.name} ended with status {self.process.wait()}: {last}")
+
+    def turn(self) -> float:
+        """Seconds a step of its next turn."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it ended: `answer` says why
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
+        found: float = self.answer()
+        return found
+
+    def last(self) -> float:
+        """The most MiB that it held."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        found: float = self.answer()
+        return found
 
 
 def measure_case(case: Case) -> dict[str, Any]:
     """The record of a case: everything measured of it, with the case and the versions. Raises CaseFailed."""
+    names = (MATRIX, *case.contenders)
+    workers: dict[str, Worker] = {}
     with tempfile.TemporaryDirectory() as cache:
-        found = in_a_process("time", case, cache)
-        for name in case.contenders:
-            found["contenders"][name] |= in_a_process("memory", replace(case, contenders=(name,)), cache)
+        try:
+            found: dict[str, Any] = {}
+            for name in names:  # one by one: they would disturb each other's compiling
+                print(f"{case}: {name} gets ready", file=sys.stderr, flush=True)
+                workers[name] = Worker(name, case, cache)
+                found[name] = workers[name].answer() | {"seconds": []}
+            for number in range(case.rounds):
+                print(f"{case}: round {number + 1} of {case.rounds}", file=sys.stderr, flush=True)
+                first = number % len(names)
+                for name in names[first:] + names[:first]:
+                    found[name]["seconds"].append(workers[name].turn())
+            for name in names:
+                found[name]["peak_mib"] = workers[name].last()
+        finally:
+            for worker in workers.values():
+                worker.process.kill()
+    counts = {name: found[name]["parameters"] for name in case.contenders}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        raise CaseFailed(f"contenders must have equally many parameters, got {told}")
     network = replace(find(case.network), resolution=case.size)
     versions = {name: version(name) for name in ("torch", "timm")}
     forward = cost(network, num_classes=NUM_CLASSES).multiply_adds
-    return {"type": "train_step", **asdict(case), **versions, "multiply_adds": forward, **found}
+    seconds = found.pop(MATRIX)["seconds"]
+    record = {"type": "train_step", **asdict(case), **versions, "multiply_adds": forward}
+    return record | {"matrix_seconds": seconds, "contenders": found}
 
 
 def key(values: dict[str, Any]) -> tuple[Any, ...]:
@@ -394,13 +423,14 @@ Made by `benchmarks/train_step.py`.
 
 Float32, {NUM_CLASSES} classes, random images, cross-entropy, SGD with Nesterov momentum {MOMENTUM}: forward, backward,
 update. Trifold's networks are channels-last, as `trifold train` has them; with kernels off they use torch's operators
-alone. Medians of {rounds} interleaved rounds or more, one process a case: its CPU time with one thread, wall-clock with
-more. The ratio is of times within a round, to the faster of timm's two eager forms.
+alone. Each contender has a process of its own and they take turns: medians of {rounds} rounds or more, of CPU time
+with one thread, of wall-clock with more. The ratio is of times within a round, to the faster of timm's two eager forms.
+"Memory kept": with glibc's malloc asked to keep freed memory, as `trifold train` asks it.
 
 Share of peak: three times the forward multiply-adds a second, of those that `torch.mm` reaches on float32 matrices
-{MATRIX_SIDE} on a side in the same process, with as many threads. Peak MiB: resident memory of the whole process over
-{MEMORY_STEPS} steps, in a fresh one a contender that has loaded torch, Trifold and timm alike; compiled code comes from
-the timing's process. Bars: the ratio, and memory no higher than the lower of timm's two eager forms.
+{MATRIX_SIDE} on a side, taking turns as well, with as many threads. Peak MiB: resident memory of a contender's whole
+process, which has loaded torch, Trifold and timm alike, and the compiler where it compiles. Bars: the ratio, and memory
+no higher than the lower of timm's two eager forms.
 """)
 
 
@@ -475,7 +505,7 @@ def options() -> argparse.Namespace:
 
 def cases(chosen: argparse.Namespace) -> list[Case]:
     """The cases of the options, network by network."""
-    contenders = (TRIFOLD, TRIFOLD_OFF, *EAGER, *([TIMM_COMPILED] if chosen.compile else []))
+    contenders = (TRIFOLD, TRIFOLD_OFF, *EAGER, TIMM_KEPT, *([TIMM_COMPILED] if chosen.compile else []))
     given = {name: getattr(chosen, name) for name in ("rounds", "steps", "round_seconds", "warm_up")}
     return [
         Case(network=network, size=size, batch=batch, threads=threads, contenders=contenders, **given)
