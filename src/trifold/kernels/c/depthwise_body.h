@@ -30,43 +30,35 @@ static TARGET void NAME(pack_row)(REAL *to, long width, const REAL *from, long s
     for (long at = stop * BLOCK; at < width * BLOCK; at += LANES) STORE(to + at, (V){0});
 }
 
-/* out[i] = the sum over rows and taps of in[row][i * in_step + tap] * weights[row][tap], for num pixels i. */
+/* out[i] = the sum over rows and taps of in[row][i * in_step + tap] * weights[row][tap], for `num` pixels i. */
+INLINE void NAME(convolve_pixels)(REAL *out, long out_step, const REAL *in, long in_row, const REAL *weights, long rows,
+                                  const int num, const int taps, const int in_step) {
+    V low[4] = {{0}}, high[4] = {{0}};
+    for (long row = 0; row < rows; row++, in += in_row, weights += taps * BLOCK) {
+#pragma GCC unroll 8
+        for (int tap = 0; tap < taps; tap++) {
+            const V weight_low = LOAD(weights + tap * BLOCK), weight_high = LOAD(weights + tap * BLOCK + LANES);
+#pragma GCC unroll 4
+            for (int i = 0; i < num; i++) {
+                low[i] += LOAD(in + (i * in_step + tap) * BLOCK) * weight_low;
+                high[i] += LOAD(in + (i * in_step + tap) * BLOCK + LANES) * weight_high;
+            }
+        }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < num; i++) {
+        STORE(out + i * out_step, low[i]);
+        STORE(out + i * out_step + LANES, high[i]);
+    }
+}
+
 INLINE void NAME(convolve_row)(REAL *out, long out_step, long num, const REAL *in, long in_row, const REAL *weights,
                                long rows, const int taps, const int in_step) {
-    long i = 0;
-    for (; i + 4 <= num; i += 4) {
-        V low[4] = {{0}}, high[4] = {{0}};
-        for (long row = 0; row < rows; row++) {
-            const REAL *from = in + row * in_row + i * in_step * BLOCK, *weight = weights + row * taps * BLOCK;
-#pragma GCC unroll 8
-            for (int tap = 0; tap < taps; tap++) {
-                const V weight_low = LOAD(weight + tap * BLOCK), weight_high = LOAD(weight + tap * BLOCK + LANES);
-#pragma GCC unroll 4
-                for (int j = 0; j < 4; j++) {
-                    low[j] += LOAD(from + (j * in_step + tap) * BLOCK) * weight_low;
-                    high[j] += LOAD(from + (j * in_step + tap) * BLOCK + LANES) * weight_high;
-                }
-            }
-        }
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) {
-            STORE(out + (i + j) * out_step, low[j]);
-            STORE(out + (i + j) * out_step + LANES, high[j]);
-        }
-    }
-    for (; i < num; i++) {
-        V low = {0}, high = {0};
-        for (long row = 0; row < rows; row++) {
-            const REAL *from = in + row * in_row + i * in_step * BLOCK, *weight = weights + row * taps * BLOCK;
-#pragma GCC unroll 8
-            for (int tap = 0; tap < taps; tap++) {
-                low += LOAD(from + tap * BLOCK) * LOAD(weight + tap * BLOCK);
-                high += LOAD(from + tap * BLOCK + LANES) * LOAD(weight + tap * BLOCK + LANES);
-            }
-        }
-        STORE(out + i * out_step, low);
-        STORE(out + i * out_step + LANES, high);
-    }
+    for (; num >= 4; num -= 4, out += 4 * out_step, in += 4 * in_step * BLOCK)
+        NAME(convolve_pixels)(out, out_step, in, in_row, weights, rows, 4, taps, in_step);
+    if (num == 3) NAME(convolve_pixels)(out, out_step, in, in_row, weights, rows, 3, taps, in_step);
+    if (num == 2) NAME(convolve_pixels)(out, out_step, in, in_row, weights, rows, 2, taps, in_step);
+    if (num == 1) NAME(convolve_pixels)(out, out_step, in, in_row, weights, rows, 1, taps, in_step);
 }
 
 static TARGET void NAME(convolve)(REAL *out, long out_step, long num, const REAL *in, long in_row, const REAL *weights,
@@ -209,10 +201,10 @@ static TARGET long NAME(grad_scratch_reals)(const struct window *w) {
     return ((strip / w->stride + w->kernel) * width + w->width) * BLOCK;
 }
 
-/* One row of the gradient at the convolution's input, from the scratch of the output's gradient whose first row is
-   `low` and whose rows are as grad_row says; weights: as pack_weights_by_remainder orders them. */
-static TARGET void NAME(input_grad_row)(const struct window *w, REAL *row, const REAL *grads, long low, long first,
-                                        long width, const REAL *weights, long y, long lanes, REAL *spare) {
+/* One row of the gradient at the convolution's input, pixels `step` apart, from the scratch of the output's gradient
+   whose first row is `low` and whose rows are as grad_row says; weights: as pack_weights_by_remainder orders them. */
+static TARGET void NAME(input_grad_row)(const struct window *w, REAL *row, long step, const REAL *grads, long low,
+                                        long first, long width, const REAL *weights, long y, long lanes, REAL *spare) {
     const long k = w->kernel, stride = w->stride, b = REMAINDER(y + w->top, stride), rows = QUOTIENT(k - 1 - b, stride) + 1;
     const long top = QUOTIENT(y + w->top - b, stride) - (rows - 1), skipped = top < 0 ? -top : 0;
     const long used = (top + rows > w->out_height ? w->out_height - top : rows) - skipped;
@@ -220,7 +212,7 @@ static TARGET void NAME(input_grad_row)(const struct window *w, REAL *row, const
     for (long a = 0; a < stride; a++) {
         const struct NAME(side) side = NAME(side_of)(a, stride, k, w->left, w->width);
         if (side.num)
-            NAME(convolve_into)(row + side.first * w->channels, stride * w->channels, side.num, lanes, spare,
+            NAME(convolve_into)(row + side.first * step, stride * step, side.num, lanes, spare,
                                 grads + ((top + skipped - low) * width + side.from - first) * BLOCK, width * BLOCK,
                                 weights + skipped * side.taps * BLOCK, used, (int)side.taps, 1);
         weights += rows * side.taps * BLOCK;
@@ -247,7 +239,7 @@ static TARGET void NAME(input_piece)(const struct window *w, const REAL *grad, c
                            w->channels, lanes, first, w->out_width);
         for (long y = begin; y < end; y++) {
             REAL *row = out + (number * w->height + y) * w->width * w->channels + channel;
-            NAME(input_grad_row)(w, row, scratch, low, first, width, weights, y, lanes, spare);
+            NAME(input_grad_row)(w, row, w->channels, scratch, low, first, width, weights, y, lanes, spare);
         }
     }
 }

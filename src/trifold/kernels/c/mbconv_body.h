@@ -16,33 +16,61 @@ static TARGET void NAME(pad_affine)(const struct norm *n, long channels, REAL *t
     memcpy(to + 2 * padded, n->mean, (size_t)channels * sizeof(REAL));
 }
 
-INLINE void NAME(activate_pixels)(REAL *pixels, long num, const REAL *scale, const REAL *shift, const int activation) {
+/* Where to read a row of `num` pixels from, whole blocks each: the row itself, or its copy to `room` where the block
+   has channels that are not there; *step: between pixels. */
+INLINE const REAL *NAME(whole_blocks)(const REAL *from, long *step, long num, long lanes, REAL *room) {
+    if (lanes == BLOCK) return from;
+    NAME(pack_row)(room, num, from, *step, lanes, 0, num);
+    *step = BLOCK;
+    return room;
+}
+
+/* to: `num` pixels of from, normalised and activated; slopes: the activation's there, or null. May be in place. */
+INLINE void NAME(activate_pixels)(REAL *to, REAL *slopes, const REAL *from, long step, long num, const REAL *scale,
+                                  const REAL *shift, const int activation) {
     const V scale_low = LOAD(scale), scale_high = LOAD(scale + LANES);
     const V shift_low = LOAD(shift), shift_high = LOAD(shift + LANES);
-    for (long i = 0; i < num; i++, pixels += BLOCK) {
-        STORE(pixels, NAME(activated)(LOAD(pixels) * scale_low + shift_low, activation).value);
-        STORE(pixels + LANES, NAME(activated)(LOAD(pixels + LANES) * scale_high + shift_high, activation).value);
+    for (long at = 0; at < num * BLOCK; at += BLOCK, from += step) {
+        __builtin_prefetch(from + num * step); /* the next row's, as far apart as no hardware foresees */
+        const struct NAME(point) low = NAME(activated)(LOAD(from) * scale_low + shift_low, activation);
+        const struct NAME(point) high = NAME(activated)(LOAD(from + LANES) * scale_high + shift_high, activation);
+        STORE(to + at, low.value);
+        STORE(to + at + LANES, high.value);
+        if (slopes) {
+            STORE(slopes + at, low.slope);
+            STORE(slopes + at + LANES, high.slope);
+        }
     }
 }
 
-static TARGET void NAME(activate)(const struct norm *n, REAL *pixels, long num, const REAL *scale, const REAL *shift) {
-#define CALL(kind) NAME(activate_pixels)(pixels, num, scale, shift, kind)
+static TARGET void NAME(activate)(const struct norm *n, REAL *to, REAL *slopes, const REAL *from, long step, long num,
+                                  const REAL *scale, const REAL *shift) {
+#define CALL(kind)                                                                         \
+    if (slopes) NAME(activate_pixels)(to, slopes, from, step, num, scale, shift, kind);    \
+    else NAME(activate_pixels)(to, NULL, from, step, num, scale, shift, kind)
     FOR_EACH_ACTIVATION(CALL)
 #undef CALL
 }
 
-/* As pack_strip, of the normalised and activated image; affine: at this block. */
-static TARGET void NAME(pack_active_strip)(const struct window *w, const struct norm *n, REAL *to, const REAL *image,
-                                           long lanes, const REAL *affine, long begin, long end) {
+/* How many of a row's pixels any output needs. */
+INLINE long NAME(used_pixels)(const struct window *w) {
+    const long width = (w->out_width - 1) * w->stride + w->kernel - w->left;
+    return w->width < width ? w->width : width;
+}
+
+/* As pack_strip, of the normalised and activated image; affine: at this block; slopes: laid out like `to`, or null.
+   What stands for padding is zero from before and is left as it is. */
+static TARGET void NAME(pack_active_strip)(const struct window *w, const struct norm *n, REAL *to, REAL *slopes,
+                                           const REAL *image, long lanes, const REAL *affine, long begin, long end) {
     const long width = (w->out_width - 1) * w->stride + w->kernel, padded = PADDED(w->channels);
     const long first = begin * w->stride - w->top, rows = (end - begin - 1) * w->stride + w->kernel;
-    const long num = w->left + w->width < width ? w->width : width - w->left;
+    const long num = NAME(used_pixels)(w);
     for (long row = 0; row < rows; row++) {
-        const long y = first + row;
+        const long y = first + row, place = (row * width + w->left) * BLOCK;
         if (y < 0 || y >= w->height) continue;
-        REAL *place = to + row * width * BLOCK;
-        NAME(pack_row)(place, width, image + y * w->width * w->channels, w->channels, lanes, -w->left, w->width);
-        NAME(activate)(n, place + w->left * BLOCK, num, affine, affine + padded);
+        long step = w->channels;
+        const REAL *from = NAME(whole_blocks)(image + y * w->width * step, &step, num, lanes, to + place);
+        NAME(activate)(n, to + place, slopes ? slopes + place : NULL, from, step, num, affine, affine + padded);
     }
 }
 
@@ -61,28 +89,32 @@ static TARGET void NAME(add_moments)(REAL *sums, const REAL *row, long step, lon
     }
 }
 
+/* sums: (3, BLOCK), of the output's images [begin, end), as add_moments takes them. */
 static TARGET void NAME(middle_piece)(const struct window *w, const struct norm *n, const REAL *x, const REAL *affine,
-                                      const REAL *weights, REAL *out, REAL *sums, long number, long channel,
+                                      const REAL *weights, REAL *out, REAL *sums, long from, long to, long channel,
                                       REAL *scratch) {
     const long lanes = w->channels - channel < BLOCK ? w->channels - channel : BLOCK;
     const long width = (w->out_width - 1) * w->stride + w->kernel;
     const long strip = NAME(strip_rows)(width * BLOCK * sizeof(REAL), w->out_height, w->stride, w->kernel);
     REAL *spare = scratch + ((strip - 1) * w->stride + w->kernel) * width * BLOCK;
-    const REAL *image = x + number * w->height * w->width * w->channels + channel;
     memset(sums, 0, (size_t)(3 * BLOCK) * sizeof(REAL));
-    for (long begin = 0; begin < w->out_height; begin += strip) {
-        const long end = begin + strip < w->out_height ? begin + strip : w->out_height;
-        NAME(pack_active_strip)(w, n, scratch, image, lanes, affine, begin, end);
-        for (long row = begin; row < end; row++) {
-            const long y = row * w->stride - w->top, low = y < 0 ? -y : 0;
-            const long high = w->height - y < w->kernel ? w->height - y : w->kernel;
-            REAL *place = out + ((number * w->out_height + row) * w->out_width) * w->channels + channel;
-            NAME(convolve_into)(place, w->channels, w->out_width, lanes, spare,
-                                scratch + ((row - begin) * w->stride + low) * width * BLOCK, width * BLOCK,
-                                weights + low * w->kernel * BLOCK, high - low, w->kernel, w->stride);
-            const REAL *done = lanes == BLOCK ? place : spare;
-            if (!row) memcpy(sums + 2 * BLOCK, done, (size_t)BLOCK * sizeof(REAL));
-            NAME(add_moments)(sums, done, lanes == BLOCK ? w->channels : BLOCK, w->out_width);
+    memset(scratch, 0, (size_t)(spare - scratch) * sizeof(REAL));
+    for (long number = from; number < to; number++) {
+        const REAL *image = x + number * w->height * w->width * w->channels + channel;
+        for (long begin = 0; begin < w->out_height; begin += strip) {
+            const long end = begin + strip < w->out_height ? begin + strip : w->out_height;
+            NAME(pack_active_strip)(w, n, scratch, NULL, image, lanes, affine, begin, end);
+            for (long row = begin; row < end; row++) {
+                const long y = row * w->stride - w->top, low = y < 0 ? -y : 0;
+                const long high = w->height - y < w->kernel ? w->height - y : w->kernel;
+                REAL *place = out + ((number * w->out_height + row) * w->out_width) * w->channels + channel;
+                NAME(convolve_into)(place, w->channels, w->out_width, lanes, spare,
+                                    scratch + ((row - begin) * w->stride + low) * width * BLOCK, width * BLOCK,
+                                    weights + low * w->kernel * BLOCK, high - low, w->kernel, w->stride);
+                const REAL *done = lanes == BLOCK ? place : spare;
+                if (number == from && !row) memcpy(sums + 2 * BLOCK, done, (size_t)BLOCK * sizeof(REAL));
+                NAME(add_moments)(sums, done, lanes == BLOCK ? w->channels : BLOCK, w->out_width);
+            }
         }
     }
 }
@@ -91,7 +123,8 @@ static TARGET void NAME(middle_piece)(const struct window *w, const struct norm 
 static TARGET int NAME(middle_forward)(const struct window *w, const struct norm *n, int threads, const void *x,
                                        const void *weight, void *out, void *mean, void *variance) {
     const long taps = (long)w->kernel * w->kernel, padded = PADDED(w->channels), blocks = padded / BLOCK;
-    const long each = NAME(scratch_reals)(w), pieces = w->batch * blocks, pixels = w->out_height * w->out_width;
+    const long parts = w->batch < BATCH_PARTS ? w->batch : BATCH_PARTS, pieces = parts * blocks;
+    const long each = NAME(scratch_reals)(w), pixels = w->out_height * w->out_width;
     REAL *affine = malloc((size_t)((3 + taps) * padded + 3 * pieces * BLOCK + threads * each) * sizeof(REAL));
     if (!affine) return OUT_OF_MEMORY;
     REAL *packed = affine + 3 * padded, *sums = packed + taps * padded, *scratch = sums + 3 * pieces * BLOCK;
@@ -103,18 +136,20 @@ static TARGET int NAME(middle_forward)(const struct window *w, const struct norm
     {
         REAL *own = scratch + omp_get_thread_num() * each;
         for (long piece; (piece = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < pieces;) {
-            const long block = piece % blocks;
+            const long part = piece / blocks, block = piece % blocks;
             NAME(middle_piece)(w, n, x, affine + block * BLOCK, packed + block * taps * BLOCK, out,
-                               sums + 3 * piece * BLOCK, piece / blocks, block * BLOCK, own);
+                               sums + 3 * piece * BLOCK, part * w->batch / parts, (part + 1) * w->batch / parts,
+                               block * BLOCK, own);
         }
     }
     for (long c = 0; c < w->channels; c++) {
         double sum = 0, square = 0;
-        for (long number = 0; number < w->batch; number++) {
-            const REAL *own = sums + 3 * (number * blocks + c / BLOCK) * BLOCK + c % BLOCK;
+        for (long part = 0; part < parts; part++) {
+            const REAL *own = sums + 3 * (part * blocks + c / BLOCK) * BLOCK + c % BLOCK;
             const double first = own[2 * BLOCK];
-            sum += own[0] + pixels * first;
-            square += own[BLOCK] + 2 * first * own[0] + pixels * first * first;
+            const double count = (double)(((part + 1) * w->batch / parts - part * w->batch / parts) * pixels);
+            sum += own[0] + count * first;
+            square += own[BLOCK] + 2 * first * own[0] + count * first * first;
         }
         const double centre = sum / (w->batch * pixels), spread = square / (w->batch * pixels) - centre * centre;
         ((REAL *)mean)[c] = (REAL)centre;
@@ -130,53 +165,46 @@ struct NAME(second) {
     REAL gate[2 * VECTOR_BYTES / sizeof(REAL)], added[2 * VECTOR_BYTES / sizeof(REAL)];
 };
 
-/* grad: (num, BLOCK), in place; x: the second norm's input. */
-INLINE void NAME(back_pixels)(REAL *grad, const REAL *x, long num, const struct NAME(second) *by, const int activation) {
-    for (long half = 0; half < BLOCK; half += LANES) {
-        const V scale = LOAD(by->scale + half), shift = LOAD(by->shift + half), mean = LOAD(by->mean + half);
-        const V constant = LOAD(by->constant + half), slope = LOAD(by->slope + half);
-        const V gate = LOAD(by->gate + half), added = LOAD(by->added + half);
-        for (long at = half; at < num * BLOCK; at += BLOCK) {
-            const V value = LOAD(x + at), given = LOAD(grad + at) * gate + added;
-            const V back = given * NAME(activated)(value * scale + shift, activation).slope;
-            STORE(grad + at, scale * (back - constant - (value - mean) * slope));
+/* to: (num, BLOCK), from grad at the second norm's output and x at its input, pixels step and x_step apart. */
+INLINE void NAME(back_pixels)(REAL *to, const REAL *grad, long step, const REAL *x, long x_step, long num,
+                              const struct NAME(second) *by, const int activation) {
+    for (long i = 0; i < num; i++, to += BLOCK, grad += step, x += x_step) {
+        __builtin_prefetch(grad + num * step);
+        __builtin_prefetch(x + num * x_step);
+#pragma GCC unroll 2
+        for (long half = 0; half < BLOCK; half += LANES) {
+            const V scale = LOAD(by->scale + half), value = LOAD(x + half);
+            const V given = LOAD(grad + half) * LOAD(by->gate + half) + LOAD(by->added + half);
+            const V back = given * NAME(activated)(value * scale + LOAD(by->shift + half), activation).slope;
+            const V centred = (value - LOAD(by->mean + half)) * LOAD(by->slope + half);
+            STORE(to + half, scale * (back - LOAD(by->constant + half) - centred));
         }
     }
 }
 
-static TARGET void NAME(back)(const struct norm *n, REAL *grad, const REAL *x, long num, const struct NAME(second) *by) {
-#define CALL(kind) NAME(back_pixels)(grad, x, num, by, kind)
+static TARGET void NAME(back)(const struct norm *n, REAL *to, const REAL *grad, long step, const REAL *x, long x_step,
+                              long num, const struct NAME(second) *by) {
+#define CALL(kind) NAME(back_pixels)(to, grad, step, x, x_step, num, by, kind)
     FOR_EACH_ACTIVATION(CALL)
 #undef CALL
 }
 
-/* grad: num pixels `step` apart, in place times the activation's slope at x, which has the same places; adds the sums
-   of that and of that times x - mean to sums, (2, BLOCK). */
-INLINE void NAME(first_pixels)(REAL *grad, const REAL *x, long step, long num, long lanes, const REAL *scale,
-                               const REAL *shift, const REAL *mean, REAL *sums, const int activation) {
-    for (long half = 0; half < lanes; half += LANES) {
-        const long left = lanes - half;
-        const V by_scale = LOAD(scale + half), by_shift = LOAD(shift + half), centre = LOAD(mean + half);
+/* out = the gradient at the activation's output times its slope, and the sums of that and of that times x - mean
+   added to sums, (2, BLOCK); grad, slopes: (num, BLOCK); out, x: pixels step and x_step apart. */
+static TARGET void NAME(first)(REAL *out, long step, const REAL *grad, const REAL *slopes, const REAL *x, long x_step,
+                               long num, const REAL *mean, REAL *sums) {
+    for (long half = 0; half < BLOCK; half += LANES) {
+        const V centre = LOAD(mean + half);
         V sum = LOAD(sums + half), product = LOAD(sums + BLOCK + half);
         for (long i = 0; i < num; i++) {
-            const V value = NAME(load)(x + i * step + half, left);
-            const V back = NAME(load)(grad + i * step + half, left) *
-                           NAME(activated)(value * by_scale + by_shift, activation).slope;
-            NAME(store)(grad + i * step + half, back, left);
+            const V back = LOAD(grad + i * BLOCK + half) * LOAD(slopes + i * BLOCK + half);
+            STORE(out + i * step + half, back);
             sum += back;
-            product += back * (value - centre);
+            product += back * (LOAD(x + i * x_step + half) - centre);
         }
         STORE(sums + half, sum);
         STORE(sums + BLOCK + half, product);
     }
-}
-
-static TARGET void NAME(first)(const struct norm *n, REAL *grad, const REAL *x, long step, long num, long lanes,
-                               const REAL *affine, long padded, REAL *sums) {
-#define CALL(kind) \
-    NAME(first_pixels)(grad, x, step, num, lanes, affine, affine + padded, affine + 2 * padded, sums, kind)
-    FOR_EACH_ACTIVATION(CALL)
-#undef CALL
 }
 
 /* grad = scale * (grad - constant - (x - mean) * slope), in place, so that no vector may overlap another. */
@@ -199,8 +227,8 @@ struct NAME(middle) {
     REAL *out;
 };
 
-/* Reals of a thread's scratch: active rows of a strip, the gradient's rows of it with those it shares with the strip
-   before, one row of the second norm's input, one spare row. */
+/* Reals of a thread's scratch: active rows of a strip and their slopes, the gradient's rows of the strip with those it
+   shares with the one before, and three rows of the input or the output. */
 static TARGET long NAME(middle_scratch)(const struct window *w, long *rows_in, long *strip, long *carried) {
     long first, width;
     const long active = (w->out_width - 1) * w->stride + w->kernel;
@@ -208,7 +236,20 @@ static TARGET long NAME(middle_scratch)(const struct window *w, long *rows_in, l
     *strip = NAME(strip_rows)(active * BLOCK * sizeof(REAL), w->out_height, w->stride, w->kernel);
     *rows_in = (*strip - 1) * w->stride + w->kernel;
     *carried = (w->kernel - 1) / w->stride;
-    return (*rows_in * active + (*strip + *carried) * width + w->out_width + w->width) * BLOCK;
+    return (2 * *rows_in * active + (*strip + *carried) * width + 3 * (w->width + w->out_width)) * BLOCK;
+}
+
+/* A row of the middle's gradient from rooms[0], that at the first activation's output; used: pixels that any output
+   needs, none of a row that no output needs. */
+static TARGET void NAME(finish_row)(const struct window *w, REAL *out, long lanes, const REAL *x, long used,
+                                    REAL *const *rooms, const REAL *slopes, const REAL *mean, REAL *sums) {
+    long step = w->channels, x_step = w->channels;
+    if (used) x = NAME(whole_blocks)(x, &x_step, used, lanes, rooms[1]);
+    if (lanes == BLOCK) NAME(first)(out, step, rooms[0], slopes, x, x_step, used, mean, sums);
+    else NAME(first)(rooms[2], BLOCK, rooms[0], slopes, x, x_step, used, mean, sums);
+    for (long i = 0; i < w->width; i++)
+        if (i >= used) memset(out + i * step, 0, (size_t)lanes * sizeof(REAL));
+        else if (lanes < BLOCK) memcpy(out + i * step, rooms[2] + i * BLOCK, (size_t)lanes * sizeof(REAL));
 }
 
 /* sums: (taps + 2, BLOCK), of the images [begin, end): the weights' gradient, then the first norm's sums. */
@@ -221,8 +262,11 @@ static TARGET void NAME(middle_back_piece)(const struct NAME(middle) *m, REAL *s
     long rows_in, strip, carried, first, width;
     NAME(middle_scratch)(w, &rows_in, &strip, &carried);
     NAME(grad_row)(w, &first, &width);
-    REAL *grads = scratch + rows_in * active * BLOCK, *inner = grads + (strip + carried) * width * BLOCK;
-    REAL *spare = inner + w->out_width * BLOCK, *norm_sums = sums + k * k * BLOCK;
+    REAL *slopes = scratch + rows_in * active * BLOCK, *grads = slopes + rows_in * active * BLOCK;
+    REAL *rooms[3] = {grads + (strip + carried) * width * BLOCK};
+    rooms[1] = rooms[0] + (w->width + w->out_width) * BLOCK, rooms[2] = rooms[1] + (w->width + w->out_width) * BLOCK;
+    REAL *norm_sums = sums + k * k * BLOCK;
+    const long used = NAME(used_pixels)(w);
     struct NAME(second) by = {.scale = m->affine2 + channel,
                               .shift = m->affine2 + padded + channel,
                               .mean = m->affine2 + 2 * padded + channel,
@@ -231,6 +275,7 @@ static TARGET void NAME(middle_back_piece)(const struct NAME(middle) *m, REAL *s
                               .gate = {0},
                               .added = {0}};
     memset(sums, 0, (size_t)((k * k + 2) * BLOCK) * sizeof(REAL));
+    memset(scratch, 0, (size_t)(rooms[0] - scratch) * sizeof(REAL));
     for (long number = begin; number < end; number++) {
         memcpy(by.gate, m->gate + number * step + channel, (size_t)lanes * sizeof(REAL));
         memcpy(by.added, m->added + number * step + channel, (size_t)lanes * sizeof(REAL));
@@ -239,13 +284,13 @@ static TARGET void NAME(middle_back_piece)(const struct NAME(middle) *m, REAL *s
         long kept = 0, done = 0; /* rows of the gradient kept from the strip before; rows of the input finished */
         for (long from = 0; from < w->out_height; from += strip) {
             const long to = from + strip < w->out_height ? from + strip : w->out_height, low = from - kept;
-            NAME(pack_active_strip)(w, m->n1, scratch, image, lanes, m->affine1 + channel, from, to);
+            NAME(pack_active_strip)(w, m->n1, scratch, slopes, image, lanes, m->affine1 + channel, from, to);
             for (long y = from; y < to; y++) {
                 const long place = ((number * w->out_height + y) * w->out_width) * step + channel;
-                REAL *row = grads + (y - low) * width * BLOCK;
-                NAME(pack_row)(row, width, m->grad + place, step, lanes, first, w->out_width);
-                NAME(pack_row)(inner, w->out_width, m->x2 + place, step, lanes, 0, w->out_width);
-                NAME(back)(m->n2, row - first * BLOCK, inner, w->out_width, &by);
+                long grad_step = step, x_step = step;
+                const REAL *grad = NAME(whole_blocks)(m->grad + place, &grad_step, w->out_width, lanes, rooms[0]);
+                const REAL *x = NAME(whole_blocks)(m->x2 + place, &x_step, w->out_width, lanes, rooms[1]);
+                NAME(back)(m->n2, grads + ((y - low) * width - first) * BLOCK, grad, grad_step, x, x_step, w->out_width, &by);
             }
             for (long tap = 0; tap < k; tap++) {
                 long top = from, bottom = to;
@@ -255,14 +300,16 @@ static TARGET void NAME(middle_back_piece)(const struct NAME(middle) *m, REAL *s
                                     stride * active * BLOCK, grads + ((top - low) * width - first) * BLOCK,
                                     width * BLOCK, BLOCK, bottom - top, w->out_width, (int)k, (int)stride);
             }
+            const long rows = (to - from - 1) * stride + k;
             long ready = to < w->out_height ? to * stride - w->top : w->height;
             if (ready > w->height) ready = w->height;
             for (; done < ready; done++) {
-                REAL *row = out + done * w->width * step;
-                NAME(input_grad_row)(w, row, grads, low, first, width, m->weights + block * k * k * BLOCK, done, lanes,
-                                     spare);
-                NAME(first)(m->n1, row, image + done * w->width * step, step, w->width, lanes, m->affine1 + channel,
-                            padded, norm_sums);
+                NAME(input_grad_row)(w, rooms[0], BLOCK, grads, low, first, width, m->weights + block * k * k * BLOCK, done,
+                                     BLOCK, NULL);
+                const long row = done - from * stride + w->top; /* in the scratch */
+                NAME(finish_row)(w, out + done * w->width * step, lanes, image + done * w->width * step, row < rows ? used : 0,
+                                 rooms, slopes + (row * active + w->left) * BLOCK,
+                                 m->affine1 + 2 * padded + channel, norm_sums);
             }
             kept = to - low < carried ? to - low : carried;
             memmove(grads, grads + (to - low - kept) * width * BLOCK, (size_t)(kept * width * BLOCK) * sizeof(REAL));
