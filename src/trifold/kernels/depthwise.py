@@ -14,6 +14,7 @@ import torch
 from torch import SymInt, Tensor
 
 from trifold.errors import InvalidInput
+from trifold.kernels.gradients import register_gradient
 from trifold.kernels.library import call
 
 KERNEL_SIZES = (3, 5, 7)
@@ -206,5 +207,5 @@ for _name, _backward, _save in (
     ("depthwise_input_grad", _input_grad_backward, _save_input_grad),
     ("depthwise_weight_grad", _weight_grad_backward, _save_weight_grad),
 ):
-    torch.library.register_autograd(f"trifold::{_name}", _backward, setup_context=_save, lib=_OPERATORS)
+    register_gradient(_OPERATORS, _name, _backward, _save)
     torch.library.register_autocast(f"trifold::{_name}", "cpu", torch.float32, lib=_OPERATORS)

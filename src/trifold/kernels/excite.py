@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trifold.errors import InvalidInput
+from trifold.kernels.gradients import gradients_by_torch, register_gradient
 from trifold.kernels.library import call
-from trifold.kernels.norm_act import ACTIVATIONS, check_images, gradients_by_torch, make_norm, plain, rows, statistics
+from trifold.kernels.norm_act import ACTIVATIONS, check_images, make_norm, plain, rows, statistics
 
 _PASSED_BACK: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "none": lambda grad, _: grad,
@@ -65,7 +66,7 @@ def gates_backward(
     """The gradients at `pooled` and at the four tensors of the layers; the last of those is not needed here."""
     hidden = F.linear(pooled, layers[0], layers[1])
     activated = ACTIVATIONS[activation](hidden)
-    at_excited = grad * gate * (1 - gate)
+    at_excited = torch.ops.aten.sigmoid_backward(grad, gate)
     at_hidden = _PASSED_BACK[activation](at_excited @ layers[2], hidden)
     of_layers = (at_hidden.T @ pooled, at_hidden.sum(0), at_excited.T @ activated, at_excited.sum(0))
     return at_hidden @ layers[0], of_layers
@@ -106,7 +107,6 @@ def _forward(
     _check_excite(x, reduce_weight, excite_weight)
     out, pooled, sizes = torch.empty_like(x), x.new_empty(x.shape[:2]), rows(x, by_image=True)
     call("norm_act_pool", x, sizes, norm.passed(), x, pooled)
-    pooled /= sizes[1]
     gate = gates(pooled, (reduce_weight, reduce_bias, excite_weight, excite_bias), activation).contiguous()
     call("norm_act_apply", x, sizes, norm.passed(), x, gate, out)
     return out, norm.mean, norm.variance, pooled, gate
@@ -121,18 +121,6 @@ def _check_excite(x: Tensor, reduce_weight: Tensor, excite_weight: Tensor) -> No
     ):
         if tuple(tensor.shape) != wanted:
             raise InvalidInput(f"norm_act_excite: {name} must have the shape {wanted}, got {tuple(tensor.shape)}")
-
-
-def norm_gradients(
-    sums: Tensor, gate: Tensor, added: Tensor, variance: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor]:
-    """The gradients at batch norm's weight and bias from each image's five sums, (batch, 5, channels).
-
-    The activated image is multiplied by the gate, and `added` comes to its gradient through what the gate was made of.
-    """
-    _, back, slope, back_centred, slope_centred = sums.unbind(1)
-    for_weight = (gate * back_centred + added * slope_centred).sum(0) / (variance + epsilon).sqrt()
-    return for_weight, (gate * back + added * slope).sum(0)
 
 
 def _backward(
@@ -153,14 +141,14 @@ def _backward(
     x, grad = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, grad))
     norm = make_norm(weight, bias, mean, variance, epsilon, activation)
     sizes = rows(x, by_image=True)
-    sums = x.new_empty((x.shape[0], 5, x.shape[1]))
+    sums = x.new_empty((5, *x.shape[:2]))
     call("norm_act_gated_sums", x, sizes, norm.passed(), x, grad, sums)
     layers = (reduce_weight, reduce_bias, excite_weight)
-    at_pooled, of_layers = gates_backward(sums[:, 0], gate, pooled, layers, activation)
+    at_pooled, of_layers = gates_backward(sums[0], gate, pooled, layers, activation)
     added = (at_pooled / sizes[1]).contiguous()
-    for_weight, for_bias = norm_gradients(sums, gate, added, variance, epsilon)
-    out = torch.empty_like(x)
-    call("norm_act_grad", x, sizes, norm.passed(), x, grad, gate.contiguous(), added, for_weight, for_bias, out)
+    found = tuple(torch.empty_like(tensor) for tensor in (weight, bias, x))
+    call("norm_act_grad", x, sizes, norm.passed(), x, grad, gate.contiguous(), added, sums, *found)
+    for_weight, for_bias, out = found
     return out, for_weight, for_bias, *of_layers
 
 
@@ -207,5 +195,5 @@ def _backward_fake(
 
 torch.library.register_fake("trifold::norm_act_excite", _forward_fake, lib=_OPERATORS)
 torch.library.register_fake("trifold::norm_act_excite_backward", _backward_fake, lib=_OPERATORS)
-torch.library.register_autograd("trifold::norm_act_excite", _gradients, setup_context=_save, lib=_OPERATORS)
+register_gradient(_OPERATORS, "norm_act_excite", _gradients, _save)
 torch.library.register_autocast("trifold::norm_act_excite", "cpu", torch.float32, lib=_OPERATORS)

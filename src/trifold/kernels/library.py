@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -75,7 +75,7 @@ def using(name: str) -> Iterator[None]:
         _asked.reset(token)
 
 
-Argument = Tensor | Sequence[int] | ctypes.Structure | int | None
+Argument = Tensor | tuple[int, ...] | ctypes.Structure | None
 
 
 def call(name: str, like: Tensor, *arguments: Argument) -> None:
@@ -90,15 +90,24 @@ def call(name: str, like: Tensor, *arguments: Argument) -> None:
         raise RuntimeError(f"trifold::{name} was not compiled; install Trifold where there is a C compiler")
     asked = _asked_for()
     number = SETS.index(asked) if asked in SETS else library.trifold_best()
-    threads, given = torch.get_num_threads(), map(_converted, arguments)
-    if getattr(library, f"trifold_{name}")(number, like.dtype == torch.float64, threads, *given):
+    given = [_converted(argument) for argument in arguments]
+    function = _function(name, len(given))
+    if function(number, like.dtype == torch.float64, torch.get_num_threads(), *given):
         raise MemoryError(f"trifold::{name}: no memory for its scratch")
 
 
+@cache
+def _function(name: str, addresses: int) -> Callable[..., int]:
+    """The library's function: three numbers and so many addresses."""
+    function = getattr(_loaded(), f"trifold_{name}")
+    function.argtypes = [ctypes.c_int] * 3 + [ctypes.c_void_p] * addresses
+    return function  # type: ignore[no-any-return]  # what a library has is of no known type
+
+
 def _converted(argument: Argument) -> object:
-    """An argument as ctypes passes it: tensors, sizes and structures by address, None as no address."""
+    """An argument as ctypes passes it as an address; None is none."""
     if isinstance(argument, Tensor):
-        return ctypes.c_void_p(argument.data_ptr())
-    if isinstance(argument, ctypes.Structure):
-        return ctypes.byref(argument)
-    return (ctypes.c_int64 * len(argument))(*argument) if isinstance(argument, Sequence) else argument
+        return argument.data_ptr()
+    if isinstance(argument, tuple):
+        return (ctypes.c_int64 * len(argument))(*argument)
+    return None if argument is None else ctypes.byref(argument)

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from trifold.errors import InvalidInput
 from trifold.kernels.depthwise import KERNEL_SIZES, STRIDES, used_taps
-from trifold.kernels.excite import gates, gates_backward, norm_gradients, plain_excite
+from trifold.kernels.excite import gates, gates_backward, plain_excite
+from trifold.kernels.gradients import gradients_by_torch, register_gradient
 from trifold.kernels.library import call
-from trifold.kernels.norm_act import check_images, check_norm, gradients_by_torch, make_norm, plain, rows, statistics
+from trifold.kernels.norm_act import check_images, check_norm, make_norm, plain, rows, statistics
 
 _TENSORS = "Tensor x, Tensor weight1, Tensor bias1, Tensor kernel, Tensor weight2, Tensor bias2"
 _LAYERS = "Tensor? reduce_weight, Tensor? reduce_bias, Tensor? excite_weight, Tensor? excite_bias"
@@ -112,7 +113,6 @@ def _forward(
     if reduce_weight is not None and reduce_bias is not None and excite_weight is not None and excite_bias is not None:
         pooled = x.new_empty(x.shape[:2])
         call("norm_act_pool", x, sizes, second.passed(), inner, pooled)
-        pooled /= sizes[1]
         gate = gates(pooled, (reduce_weight, reduce_bias, excite_weight, excite_bias), activation).contiguous()
     call("norm_act_apply", x, sizes, second.passed(), inner, gate if gate.numel() else None, out)
     return out, first.mean, first.variance, inner, second.mean, second.variance, pooled, gate
@@ -143,25 +143,22 @@ def _backward(
     x, grad, inner = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, grad, inner))
     first = make_norm(weight1, bias1, mean1, variance1, epsilon1, activation)
     second = make_norm(weight2, bias2, mean2, variance2, epsilon2, activation)
-    sizes = rows(inner, by_image=True)
-    sums = x.new_empty((x.shape[0], 5, x.shape[1]))
-    call("norm_act_gated_sums", x, sizes, second.passed(), inner, grad, sums)
+    gated: tuple[Tensor | None, ...] = (None, None, None)
+    of_layers = tuple(x.new_empty(0) for _ in range(4))
     if reduce_weight is not None and reduce_bias is not None and excite_weight is not None:
+        sizes, sums = rows(inner, by_image=True), x.new_empty((5, *x.shape[:2]))
+        call("norm_act_gated_sums", x, sizes, second.passed(), inner, grad, sums)
         layers = (reduce_weight, reduce_bias, excite_weight)
-        at_pooled, of_layers = gates_backward(sums[:, 0], gate, pooled, layers, activation)
-        added = (at_pooled / sizes[1]).contiguous()
-    else:
-        gate, added = x.new_ones(x.shape[:2]), x.new_zeros(x.shape[:2])
-        of_layers = tuple(x.new_empty(0) for _ in range(4))
-    for_weight2, for_bias2 = norm_gradients(sums, gate, added, variance2, epsilon2)
+        at_pooled, of_layers = gates_backward(sums[0], gate, pooled, layers, activation)
+        gated = (gate.contiguous(), (at_pooled / sizes[1]).contiguous(), sums)
     window, used, taps = _window(x, kernel, numbers)
-    out, for_used = torch.empty_like(x), torch.empty_like(used)
-    for_weight1, for_bias1 = torch.empty_like(weight1), torch.empty_like(bias1)
-    given = (x, inner, grad, gate.contiguous(), added, used, for_weight2, for_bias2)
-    found = (out, for_used, for_weight1, for_bias1)
-    call("middle_backward", x, window, first.passed(), second.passed(), *given, *found)
-    for_kernel = kernel.new_zeros(kernel.shape)
-    for_kernel[:, :, taps, taps] = for_used
+    found = tuple(torch.empty_like(tensor) for tensor in (x, used, weight1, bias1, weight2, bias2))
+    call("middle_backward", x, window, first.passed(), second.passed(), x, inner, grad, *gated, used, *found)
+    out, for_used, for_weight1, for_bias1, for_weight2, for_bias2 = found
+    for_kernel = for_used
+    if used.shape != kernel.shape:
+        for_kernel = kernel.new_zeros(kernel.shape)
+        for_kernel[:, :, taps, taps] = for_used
     return out, for_weight1, for_bias1, for_kernel, for_weight2, for_bias2, *of_layers
 
 
@@ -210,5 +207,5 @@ def _backward_fake(grad: Tensor, x: Tensor, *others: Any) -> tuple[Tensor, ...]:
 
 torch.library.register_fake("trifold::mbconv_middle", _forward_fake, lib=_OPERATORS)
 torch.library.register_fake("trifold::mbconv_middle_backward", _backward_fake, lib=_OPERATORS)
-torch.library.register_autograd("trifold::mbconv_middle", _gradients, setup_context=_save, lib=_OPERATORS)
+register_gradient(_OPERATORS, "mbconv_middle", _gradients, _save)
 torch.library.register_autocast("trifold::mbconv_middle", "cpu", torch.float32, lib=_OPERATORS)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trifold.errors import InvalidInput
+from trifold.kernels.gradients import gradients_by_torch, register_gradient
 from trifold.kernels.library import call
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -147,7 +148,7 @@ def _backward(
     x, grad = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, grad))
     norm = make_norm(weight, bias, mean, variance, epsilon, activation)
     out, for_weight, for_bias = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
-    given = (x, grad, None, None, for_weight, for_bias, out)
+    given = (x, grad, None, None, None, for_weight, for_bias, out)
     call("norm_act_grad", x, rows(x, by_image=False), norm.passed(), *given)
     return out, for_weight, for_bias
 
@@ -157,15 +158,6 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
     _, mean, variance = output
     ctx.mark_non_differentiable(mean, variance)
     ctx.save_for_backward(x, weight, bias, mean, variance)
-
-
-def gradients_by_torch(
-    function: Callable[..., Tensor], inputs: tuple[Tensor, ...], needed: tuple[bool, ...], grad: Tensor
-) -> list[Tensor | None]:
-    """The gradients at those inputs that need one, with a graph of their own, which the library's do not have."""
-    wanted = [tensor for tensor, asked in zip(inputs, needed, strict=True) if asked]
-    found = iter(torch.autograd.grad(function(*inputs), wanted, grad, create_graph=True))
-    return [next(found) if asked else None for asked in needed]
 
 
 def _gradients(ctx: Any, grad: Tensor, *_: object) -> tuple[Tensor | None, ...]:
@@ -204,5 +196,5 @@ def _backward_fake(
 
 torch.library.register_fake("trifold::norm_act", _forward_fake, lib=_OPERATORS)
 torch.library.register_fake("trifold::norm_act_backward", _backward_fake, lib=_OPERATORS)
-torch.library.register_autograd("trifold::norm_act", _gradients, setup_context=_save, lib=_OPERATORS)
+register_gradient(_OPERATORS, "norm_act", _gradients, _save)
 torch.library.register_autocast("trifold::norm_act", "cpu", torch.float32, lib=_OPERATORS)

@@ -105,9 +105,9 @@ int trifold_norm_act_gated_sums(int set, int is_double, int threads, const struc
 }
 
 int trifold_norm_act_grad(int set, int is_double, int threads, const struct rows *r, const struct norm *n,
-                          const void *x, const void *grad, const void *gate, const void *added, void *weight_grad,
-                          void *bias_grad, void *out) {
-    DISPATCH(norm_act_grad, r, n, threads, x, grad, gate, added, weight_grad, bias_grad, out)
+                          const void *x, const void *grad, const void *gate, const void *added, const void *sums,
+                          void *weight_grad, void *bias_grad, void *out) {
+    DISPATCH(norm_act_grad, r, n, threads, x, grad, gate, added, sums, weight_grad, bias_grad, out)
 }
 
 int trifold_middle_forward(int set, int is_double, int threads, const struct window *w, const struct norm *n,
@@ -117,8 +117,8 @@ int trifold_middle_forward(int set, int is_double, int threads, const struct win
 
 int trifold_middle_backward(int set, int is_double, int threads, const struct window *w, const struct norm *n1,
                             const struct norm *n2, const void *x1, const void *x2, const void *grad, const void *gate,
-                            const void *added, const void *weight, const void *weight2, const void *bias2, void *out,
-                            void *for_weight, void *weight1, void *bias1) {
-    DISPATCH(middle_backward, w, n1, n2, threads, x1, x2, grad, gate, added, weight, weight2, bias2, out, for_weight,
-             weight1, bias1)
+                            const void *added, const void *sums, const void *weight, void *out, void *for_weight,
+                            void *weight1, void *bias1, void *weight2, void *bias2) {
+    DISPATCH(middle_backward, w, n1, n2, threads, x1, x2, grad, gate, added, sums, weight, out, for_weight, weight1, bias1,
+             weight2, bias2)
 }

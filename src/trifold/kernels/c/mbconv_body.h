@@ -274,11 +274,14 @@ static TARGET void NAME(middle_back_piece)(const struct NAME(middle) *m, REAL *s
                               .slope = m->constants + padded + channel,
                               .gate = {0},
                               .added = {0}};
+    for (long lane = 0; lane < BLOCK && !m->gate; lane++) by.gate[lane] = 1;
     memset(sums, 0, (size_t)((k * k + 2) * BLOCK) * sizeof(REAL));
     memset(scratch, 0, (size_t)(rooms[0] - scratch) * sizeof(REAL));
     for (long number = begin; number < end; number++) {
-        memcpy(by.gate, m->gate + number * step + channel, (size_t)lanes * sizeof(REAL));
-        memcpy(by.added, m->added + number * step + channel, (size_t)lanes * sizeof(REAL));
+        if (m->gate) {
+            memcpy(by.gate, m->gate + number * step + channel, (size_t)lanes * sizeof(REAL));
+            memcpy(by.added, m->added + number * step + channel, (size_t)lanes * sizeof(REAL));
+        }
         const REAL *image = m->x1 + number * w->height * w->width * step + channel;
         REAL *out = m->out + number * w->height * w->width * step + channel;
         long kept = 0, done = 0; /* rows of the gradient kept from the strip before; rows of the input finished */
@@ -317,12 +320,13 @@ static TARGET void NAME(middle_back_piece)(const struct NAME(middle) *m, REAL *s
     }
 }
 
-/* weight2, bias2: the gradients of the second norm's weight and bias, given. out: the gradient at x1. for_weight:
-   the convolution's, (channels, kernel, kernel); weight1, bias1: the first norm's, written. */
+/* gate, added, sums: as `gated` has them, or null. Written: out, the gradient at x1; for_weight, that of the
+   convolution, (channels, kernel, kernel); those of the norms. */
 static TARGET int NAME(middle_backward)(const struct window *w, const struct norm *n1, const struct norm *n2,
                                         int threads, const void *x1, const void *x2, const void *grad,
-                                        const void *gate, const void *added, const void *weight, const void *weight2,
-                                        const void *bias2, void *out, void *for_weight, void *weight1, void *bias1) {
+                                        const void *gate, const void *added, const void *sums_gated, const void *weight,
+                                        void *out, void *for_weight, void *weight1, void *bias1, void *weight2,
+                                        void *bias2) {
     const long taps = (long)w->kernel * w->kernel, channels = w->channels, padded = PADDED(channels);
     const long blocks = padded / BLOCK, parts = w->batch < BATCH_PARTS ? w->batch : BATCH_PARTS;
     const long pieces = parts * blocks, sums_each = (taps + 2) * BLOCK;
@@ -336,10 +340,11 @@ static TARGET int NAME(middle_backward)(const struct window *w, const struct nor
     NAME(pad_affine)(n2, channels, affine2);
     memset(constants, 0, (size_t)((4 + taps) * padded) * sizeof(REAL));
     NAME(pack_weights_by_remainder)(w, weight, packed);
-    const double count2 = (double)(w->batch * w->out_height * w->out_width);
-    for (long c = 0; c < channels; c++) {
-        constants[c] = (REAL)(((const REAL *)bias2)[c] / count2);
-        constants[padded + c] = (REAL)(((const REAL *)weight2)[c] / count2 / sqrt(((const REAL *)n2->variance)[c] + n2->epsilon));
+    const struct rows inner = {w->batch, w->out_height * w->out_width, channels};
+    const struct NAME(gated) gated = {gate, added, sums_gated};
+    if (NAME(norm_gradients)(&inner, n2, threads, x2, grad, &gated, weight2, bias2, constants, constants + padded)) {
+        free(affine1);
+        return OUT_OF_MEMORY;
     }
     const struct NAME(middle) middle = {w, n1, n2, x1, x2, grad, gate, added, affine1, affine2, constants, packed, out};
     long next = 0;

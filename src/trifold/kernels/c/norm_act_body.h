@@ -197,10 +197,10 @@ INLINE void NAME(sum_rows)(const REAL *x, const REAL *grad, struct NAME(affine) 
     }
 }
 
-/* sums: (5, channels), of grad * value, grad * slope, slope, and the last two times x - mean: with them everything
+/* Five sums, `step` apart, of grad * value, grad * slope, slope, and the last two times x - mean: with them everything
    that the gradient needs is a sum over images, whatever factor an image's gradient has and whatever is added. */
-INLINE void NAME(sum_gated_rows)(const REAL *x, const REAL *grad, struct NAME(affine) by, REAL *sums, long rows,
-                                 long channels, const int activation) {
+INLINE void NAME(sum_gated_rows)(const REAL *x, const REAL *grad, struct NAME(affine) by, REAL *sums, long step,
+                                 long rows, long channels, const int activation) {
     for (long channel = 0; channel < channels; channel += LANES) {
         const long at = BEGIN(channel);
         const V scale = NAME(load)(by.scale + at, channels), shift = NAME(load)(by.shift + at, channels);
@@ -220,7 +220,7 @@ INLINE void NAME(sum_gated_rows)(const REAL *x, const REAL *grad, struct NAME(af
             sum[4] += point.slope * centred;
         }
 #pragma GCC unroll 5
-        for (int i = 0; i < 5; i++) NAME(store)(sums + i * channels + at, sum[i], channels);
+        for (int i = 0; i < 5; i++) NAME(store)(sums + i * step + at, sum[i], channels);
     }
 }
 
@@ -254,12 +254,19 @@ INLINE void NAME(grad_rows)(const REAL *x, const REAL *grad, struct NAME(affine)
         case HARD_SWISH: CALL(HARD_SWISH); break; \
     }
 
+/* Squeeze-excite's factors, what its pooling adds to each value's gradient, both (images, channels), and the sums of
+   sum_gated_rows, (5, images, channels); all null where there is none. */
+struct NAME(gated) {
+    const REAL *gate, *added, *sums;
+};
+
 enum NAME(task) { NAME(APPLY), NAME(POOL), NAME(SUM), NAME(SUM_GATED), NAME(GRAD) };
 
 struct NAME(work) {
     const REAL *x, *grad, *gate, *added, *constant, *slope;
     struct NAME(affine) by;
     REAL *out;
+    long step; /* between the sums of one part */
 };
 
 static TARGET void NAME(do_part)(const struct norm *n, enum NAME(task) task, struct NAME(work) w, long rows,
@@ -273,7 +280,7 @@ static TARGET void NAME(do_part)(const struct norm *n, enum NAME(task) task, str
 #define CALL(kind) NAME(sum_rows)(w.x, w.grad, w.by, w.out, rows, channels, kind)
     if (task == NAME(SUM)) FOR_EACH_ACTIVATION(CALL)
 #undef CALL
-#define CALL(kind) NAME(sum_gated_rows)(w.x, w.grad, w.by, w.out, rows, channels, kind)
+#define CALL(kind) NAME(sum_gated_rows)(w.x, w.grad, w.by, w.out, w.step, rows, channels, kind)
     if (task == NAME(SUM_GATED)) FOR_EACH_ACTIVATION(CALL)
 #undef CALL
 #define CALL(kind) NAME(grad_rows)(w.x, w.grad, w.by, w.constant, w.slope, w.gate, w.added, w.out, rows, channels, kind)
@@ -281,10 +288,10 @@ static TARGET void NAME(do_part)(const struct norm *n, enum NAME(task) task, str
 #undef CALL
 }
 
-/* Does a task on every part. Where it sums, `sums` numbers a channel of each part go to w.out, part by part; else
-   w.out has x's own places. */
+/* Does a task on every part. Where it sums, w.out has the parts' sums, `apart` from part to part; else, with 0, it has
+   x's own places. */
 static TARGET void NAME(do_all)(const struct rows *r, const struct norm *n, int threads, enum NAME(task) task,
-                                struct NAME(work) w, long sums) {
+                                struct NAME(work) w, long apart) {
     const long channels = r->channels, part_rows = rows_of_a_part(channels, sizeof(REAL));
     const long each = (r->rows + part_rows - 1) / part_rows, parts = r->images * each;
     long next = 0;
@@ -295,7 +302,7 @@ static TARGET void NAME(do_all)(const struct rows *r, const struct norm *n, int 
         const long place = (image * r->rows + begin) * channels;
         struct NAME(work) own = w;
         own.x += place;
-        own.out += sums ? part * sums * channels : place;
+        own.out += apart ? part * apart : place;
         if (own.grad) own.grad += place;
         if (own.gate) own.gate += image * channels;
         if (own.added) own.added += image * channels;
@@ -350,66 +357,103 @@ static TARGET int NAME(norm_act_apply)(const struct rows *r, const struct norm *
     return 0;
 }
 
-/* The sums of a task over each image's rows, (images, sums, channels), to out. */
+/* The sums of a task over each image's rows, (sums, images, channels), times a factor, to out. */
 static TARGET int NAME(sum_images)(const struct rows *r, const struct norm *n, int threads, enum NAME(task) task,
-                                   const void *x, const void *grad, long sums, void *out) {
+                                   const void *x, const void *grad, long sums, double factor, REAL *out) {
     const long channels = r->channels, part_rows = rows_of_a_part(channels, sizeof(REAL));
-    const long each = (r->rows + part_rows - 1) / part_rows, count = sums * channels;
-    double *totals = malloc((size_t)count * sizeof(double) +
-                            (size_t)(2 * channels + r->images * each * count) * sizeof(REAL));
-    if (!totals) return OUT_OF_MEMORY;
-    REAL *scale = (REAL *)(totals + count), *shift = scale + channels, *found = shift + channels;
+    const long each = (r->rows + part_rows - 1) / part_rows, count = sums * channels, all = r->images * channels;
+    const long room = each > 1 ? r->images * each * count : 0; /* one part's sums are the image's */
+    REAL *scale = malloc((size_t)(2 * channels + room) * sizeof(REAL)), *shift = scale + channels;
+    if (!scale) return OUT_OF_MEMORY;
     NAME(make_affine)(n, channels, scale, shift);
-    NAME(do_all)(r, n, threads, task,
-                 (struct NAME(work)){.x = x, .grad = grad, .by = {scale, shift, n->mean}, .out = found}, sums);
-    for (long image = 0; image < r->images; image++) {
-        NAME(add_up)(found + image * each * count, each, count, 1, totals);
-        for (long i = 0; i < count; i++) ((REAL *)out)[image * count + i] = (REAL)totals[i];
-    }
-    free(totals);
+    struct NAME(work) work = {.x = x, .grad = grad, .by = {scale, shift, n->mean}, .out = out, .step = all};
+    if (each > 1) work.out = shift + channels, work.step = channels;
+    NAME(do_all)(r, n, threads, task, work, each > 1 ? count : channels);
+    if (each > 1)
+        for (long image = 0; image < r->images; image++)
+            for (long i = 0; i < count; i++) {
+                double total = 0;
+                for (long part = 0; part < each; part++) total += work.out[(image * each + part) * count + i];
+                out[i / channels * all + image * channels + i % channels] = (REAL)(total * factor);
+            }
+    else
+        for (long i = 0; i < sums * all; i++) out[i] *= (REAL)factor;
+    free(scale);
     return 0;
 }
 
+/* out: (images, channels), each image's means of what the activation gives. */
 static TARGET int NAME(norm_act_pool)(const struct rows *r, const struct norm *n, int threads, const void *x,
                                       void *out) {
-    return NAME(sum_images)(r, n, threads, NAME(POOL), x, NULL, 1, out);
+    return NAME(sum_images)(r, n, threads, NAME(POOL), x, NULL, 1, 1.0 / (double)r->rows, out);
 }
 
+/* out: (5, images, channels). */
 static TARGET int NAME(norm_act_gated_sums)(const struct rows *r, const struct norm *n, int threads, const void *x,
                                             const void *grad, void *out) {
-    return NAME(sum_images)(r, n, threads, NAME(SUM_GATED), x, grad, 5, out);
+    return NAME(sum_images)(r, n, threads, NAME(SUM_GATED), x, grad, 5, 1, out);
 }
 
-/* weight_grad, bias_grad: (channels,), given where the gradient is gated, else found; gate, added: (images, channels)
-   or null. out: the gradient at x. */
-static TARGET int NAME(norm_act_grad)(const struct rows *r, const struct norm *n, int threads, const void *x,
-                                      const void *grad, const void *gate, const void *added, void *weight_grad,
-                                      void *bias_grad, void *out) {
-    const long channels = r->channels, all = r->images * r->rows, part_rows = rows_of_a_part(channels, sizeof(REAL));
-    const long parts = r->images * ((r->rows + part_rows - 1) / part_rows);
-    double *totals = malloc((size_t)(2 * channels) * sizeof(double) +
-                            (size_t)((gate ? 4 : 2 * parts + 4) * channels) * sizeof(REAL));
+/* A norm's gradients, written to for_weight and for_bias, (channels,), and what they take from each value's gradient
+   and from it for each step from the mean, to constant and slope. */
+static TARGET int NAME(norm_gradients)(const struct rows *r, const struct norm *n, int threads, const REAL *x,
+                                       const REAL *grad, const struct NAME(gated) *g, REAL *for_weight, REAL *for_bias,
+                                       REAL *constant, REAL *slope) {
+    const long channels = r->channels, all = r->images * channels, part_rows = rows_of_a_part(channels, sizeof(REAL));
+    const long parts = r->images * ((r->rows + part_rows - 1) / part_rows), room = g->gate ? 0 : 2 * (parts + 1) * channels;
+    double *totals = calloc((size_t)(2 * channels) * sizeof(double) + (size_t)room * sizeof(REAL), 1);
     if (!totals) return OUT_OF_MEMORY;
-    REAL *scale = (REAL *)(totals + 2 * channels), *shift = scale + channels;
-    REAL *constant = shift + channels, *slope = constant + channels, *found = slope + channels;
-    NAME(make_affine)(n, channels, scale, shift);
-    struct NAME(work) work = {.x = x, .grad = grad, .by = {scale, shift, n->mean}, .out = found};
-    REAL *for_weight = weight_grad, *for_bias = bias_grad;
-    if (!gate) {
-        NAME(do_all)(r, n, threads, NAME(SUM), work, 2);
+    double *products = totals + channels;
+    if (g->gate) {
+        const REAL *back = g->sums + all, *slopes = back + all, *back_centred = slopes + all, *centred = back_centred + all;
+        for (long image = 0; image < r->images; image++)
+            for (long c = 0, i = image * channels; c < channels; c++, i++) {
+                totals[c] += g->gate[i] * back[i] + g->added[i] * slopes[i];
+                products[c] += g->gate[i] * back_centred[i] + g->added[i] * centred[i];
+            }
+    } else {
+        REAL *scale = (REAL *)(products + channels), *shift = scale + channels, *found = shift + channels;
+        NAME(make_affine)(n, channels, scale, shift);
+        NAME(do_all)(r, n, threads, NAME(SUM),
+                     (struct NAME(work)){.x = x, .grad = grad, .by = {scale, shift, n->mean}, .out = found}, 2 * channels);
         NAME(add_up)(found, parts, 2 * channels, threads, totals);
     }
+    const double count = (double)(r->images * r->rows);
     for (long c = 0; c < channels; c++) {
-        const double deviation = sqrt(((const REAL *)n->variance)[c] + n->epsilon);
-        if (!gate) {
-            for_bias[c] = (REAL)totals[c];
-            for_weight[c] = (REAL)(totals[channels + c] / deviation);
-        }
-        constant[c] = (REAL)((double)for_bias[c] / all);
-        slope[c] = (REAL)((double)for_weight[c] / all / deviation);
+        const double variance = ((const REAL *)n->variance)[c] + n->epsilon;
+        for_bias[c] = (REAL)totals[c];
+        for_weight[c] = (REAL)(products[c] / sqrt(variance));
+        constant[c] = (REAL)(totals[c] / count);
+        slope[c] = (REAL)(products[c] / count / variance);
     }
-    work.gate = gate, work.added = added, work.constant = constant, work.slope = slope, work.out = out;
-    NAME(do_all)(r, n, threads, NAME(GRAD), work, 0);
     free(totals);
     return 0;
+}
+
+/* weight_grad, bias_grad: (channels,), written. gate, added, sums: as `gated` has them, or null. out: the gradient at
+   x. */
+static TARGET int NAME(norm_act_grad)(const struct rows *r, const struct norm *n, int threads, const void *x,
+                                      const void *grad, const void *gate, const void *added, const void *sums,
+                                      void *weight_grad, void *bias_grad, void *out) {
+    const long channels = r->channels;
+    REAL *scale = malloc((size_t)(4 * channels) * sizeof(REAL)), *shift = scale + channels;
+    if (!scale) return OUT_OF_MEMORY;
+    REAL *constant = shift + channels, *slope = constant + channels;
+    const struct NAME(gated) gated = {gate, added, sums};
+    int failed = NAME(norm_gradients)(r, n, threads, x, grad, &gated, weight_grad, bias_grad, constant, slope);
+    if (!failed) {
+        NAME(make_affine)(n, channels, scale, shift);
+        NAME(do_all)(r, n, threads, NAME(GRAD),
+                     (struct NAME(work)){.x = x,
+                                         .grad = grad,
+                                         .gate = gate,
+                                         .added = added,
+                                         .constant = constant,
+                                         .slope = slope,
+                                         .by = {scale, shift, n->mean},
+                                         .out = out},
+                     0);
+    }
+    free(scale);
+    return failed;
 }
