@@ -8,26 +8,18 @@
 #undef BLOCK
 #define BLOCK (2 * LANES)
 
-/* A row of `width` pixels: pixel p is the image's pixel p + first, or zeros where the image's `size` has none. */
-static TARGET void NAME(pack_row)(REAL *to, long width, const REAL *from, long step, long lanes, long first, long size) {
-    long start = first < 0 ? -first : 0, stop = size - first;
-    if (stop > width) stop = width;
-    if (start > width) start = width;
-    if (stop < start) stop = start;
-    for (long at = 0; at < start * BLOCK; at += LANES) STORE(to + at, (V){0});
-    from += first * step;
+/* A row of `num` pixels, whole blocks each, from pixels `step` apart; channels that are not there are zeros. */
+static TARGET void NAME(pack_row)(REAL *to, long num, const REAL *from, long step, long lanes) {
     if (lanes == BLOCK) {
-        for (long p = start; p < stop; p++) {
-            __builtin_prefetch(from + (p + size) * step); /* the next row's, as far apart as no hardware foresees */
-            STORE(to + p * BLOCK, LOAD(from + p * step));
-            STORE(to + p * BLOCK + LANES, LOAD(from + p * step + LANES));
+        for (long i = 0; i < num; i++, to += BLOCK, from += step) {
+            __builtin_prefetch(from + num * step); /* the next row's, as far apart as no hardware foresees */
+            STORE(to, LOAD(from));
+            STORE(to + LANES, LOAD(from + LANES));
         }
-    } else {
-        for (long p = start; p < stop; p++)
-            for (long lane = 0; lane < BLOCK; lane++)
-                to[p * BLOCK + lane] = lane < lanes ? from[p * step + lane] : 0;
+        return;
     }
-    for (long at = stop * BLOCK; at < width * BLOCK; at += LANES) STORE(to + at, (V){0});
+    for (long i = 0; i < num; i++, to += BLOCK, from += step)
+        for (long lane = 0; lane < BLOCK; lane++) to[lane] = lane < lanes ? from[lane] : 0;
 }
 
 /* out[i] = the sum over rows and taps of in[row][i * in_step + tap] * weights[row][tap], for `num` pixels i. */
@@ -97,37 +89,48 @@ static TARGET long NAME(scratch_reals)(const struct window *w) {
     return (((strip - 1) * w->stride + w->kernel) * width + strip * w->out_width) * BLOCK;
 }
 
-/* The input's rows that the outputs [begin, end) need, one after another; rows that are not there are left as is. */
+/* How many of a row's pixels any output needs. */
+INLINE long NAME(used_pixels)(const struct window *w) {
+    const long width = (w->out_width - 1) * w->stride + w->kernel - w->left;
+    return w->width < width ? w->width : width;
+}
+
+/* The input's rows that the outputs [begin, end) need, one after another. What stands for padding is zero from before
+   and is left as it is, and so are rows that are not there. */
 static TARGET void NAME(pack_strip)(const struct window *w, REAL *to, const REAL *image, long lanes, long begin,
                                     long end) {
     const long width = (w->out_width - 1) * w->stride + w->kernel;
     const long first = begin * w->stride - w->top, rows = (end - begin - 1) * w->stride + w->kernel;
+    const long used = NAME(used_pixels)(w);
     for (long row = 0; row < rows; row++) {
         const long y = first + row;
         if (y >= 0 && y < w->height)
-            NAME(pack_row)(to + row * width * BLOCK, width, image + y * w->width * w->channels, w->channels, lanes,
-                           -w->left, w->width);
+            NAME(pack_row)(to + (row * width + w->left) * BLOCK, used, image + y * w->width * w->channels, w->channels,
+                           lanes);
     }
 }
 
-/* weights: (taps, BLOCK) of this block of channels. */
-static TARGET void NAME(forward_piece)(const struct window *w, const REAL *x, const REAL *weights, REAL *out,
-                                       long number, long channel, REAL *scratch) {
+/* The images [from, to); weights: (taps, BLOCK) of this block of channels. */
+static TARGET void NAME(forward_piece)(const struct window *w, const REAL *x, const REAL *weights, REAL *out, long from,
+                                       long to, long channel, REAL *scratch) {
     const long lanes = w->channels - channel < BLOCK ? w->channels - channel : BLOCK;
     const long width = (w->out_width - 1) * w->stride + w->kernel;
     const long strip = NAME(strip_rows)(width * BLOCK * sizeof(REAL), w->out_height, w->stride, w->kernel);
     REAL *spare = scratch + ((strip - 1) * w->stride + w->kernel) * width * BLOCK;
-    const REAL *image = x + number * w->height * w->width * w->channels + channel;
-    for (long begin = 0; begin < w->out_height; begin += strip) {
-        const long end = begin + strip < w->out_height ? begin + strip : w->out_height;
-        NAME(pack_strip)(w, scratch, image, lanes, begin, end);
-        for (long row = begin; row < end; row++) {
-            const long y = row * w->stride - w->top, low = y < 0 ? -y : 0;
-            const long high = w->height - y < w->kernel ? w->height - y : w->kernel;
-            NAME(convolve_into)(out + ((number * w->out_height + row) * w->out_width) * w->channels + channel,
-                                w->channels, w->out_width, lanes, spare,
-                                scratch + ((row - begin) * w->stride + low) * width * BLOCK, width * BLOCK,
-                                weights + low * w->kernel * BLOCK, high - low, w->kernel, w->stride);
+    memset(scratch, 0, (size_t)(spare - scratch) * sizeof(REAL));
+    for (long number = from; number < to; number++) {
+        const REAL *image = x + number * w->height * w->width * w->channels + channel;
+        for (long begin = 0; begin < w->out_height; begin += strip) {
+            const long end = begin + strip < w->out_height ? begin + strip : w->out_height;
+            NAME(pack_strip)(w, scratch, image, lanes, begin, end);
+            for (long row = begin; row < end; row++) {
+                const long y = row * w->stride - w->top, low = y < 0 ? -y : 0;
+                const long high = w->height - y < w->kernel ? w->height - y : w->kernel;
+                NAME(convolve_into)(out + ((number * w->out_height + row) * w->out_width) * w->channels + channel,
+                                    w->channels, w->out_width, lanes, spare,
+                                    scratch + ((row - begin) * w->stride + low) * width * BLOCK, width * BLOCK,
+                                    weights + low * w->kernel * BLOCK, high - low, w->kernel, w->stride);
+            }
         }
     }
 }
@@ -175,15 +178,16 @@ INLINE struct NAME(side) NAME(side_of)(long remainder, long stride, long kernel,
                                .from = QUOTIENT(first + padding - remainder, stride) - (taps - 1)};
 }
 
-/* The part of the output's gradient's row that any pixel of the input needs: its first pixel and its width. */
+/* The row of the output's gradient with what any pixel of the input needs beside it: its first pixel, 0 or before, and
+   its width. */
 INLINE void NAME(grad_row)(const struct window *w, long *first, long *width) {
-    long last = -1;
+    long last = w->out_width - 1;
     *first = 0;
     for (long a = 0; a < w->stride; a++) {
         const struct NAME(side) side = NAME(side_of)(a, w->stride, w->kernel, w->left, w->width);
         if (!side.num) continue;
         const long end = side.from + side.taps - 1 + side.num - 1;
-        if (last < *first || side.from < *first) *first = side.from;
+        if (side.from < *first) *first = side.from;
         if (end > last) last = end;
     }
     *width = last - *first + 1;
@@ -219,27 +223,30 @@ static TARGET void NAME(input_grad_row)(const struct window *w, REAL *row, long 
     }
 }
 
-/* weights: of this block, as pack_weights_by_remainder orders them. */
-static TARGET void NAME(input_piece)(const struct window *w, const REAL *grad, const REAL *weights, REAL *out,
-                                     long number, long channel, REAL *scratch) {
+/* The images [from, to); weights: of this block, as pack_weights_by_remainder orders them. */
+static TARGET void NAME(input_piece)(const struct window *w, const REAL *grad, const REAL *weights, REAL *out, long from,
+                                     long to, long channel, REAL *scratch) {
     const long lanes = w->channels - channel < BLOCK ? w->channels - channel : BLOCK;
     const long k = w->kernel, stride = w->stride;
     long first, width;
     NAME(grad_row)(w, &first, &width);
     const long strip = NAME(grad_strip_rows)(w, width);
     REAL *spare = scratch + (strip / stride + k) * width * BLOCK;
-    const REAL *image = grad + number * w->out_height * w->out_width * w->channels + channel;
-    for (long begin = 0; begin < w->height; begin += strip) {
-        const long end = begin + strip < w->height ? begin + strip : w->height;
-        long low = begin + w->top - (k - 1), high = (end - 1 + w->top) / stride + 1;
-        low = low <= 0 ? 0 : (low + stride - 1) / stride;
-        if (high > w->out_height) high = w->out_height;
-        for (long y = low; y < high; y++)
-            NAME(pack_row)(scratch + (y - low) * width * BLOCK, width, image + y * w->out_width * w->channels,
-                           w->channels, lanes, first, w->out_width);
-        for (long y = begin; y < end; y++) {
-            REAL *row = out + (number * w->height + y) * w->width * w->channels + channel;
-            NAME(input_grad_row)(w, row, w->channels, scratch, low, first, width, weights, y, lanes, spare);
+    memset(scratch, 0, (size_t)(spare - scratch) * sizeof(REAL));
+    for (long number = from; number < to; number++) {
+        const REAL *image = grad + number * w->out_height * w->out_width * w->channels + channel;
+        for (long begin = 0; begin < w->height; begin += strip) {
+            const long end = begin + strip < w->height ? begin + strip : w->height;
+            long low = begin + w->top - (k - 1), high = QUOTIENT(end - 1 + w->top, stride) + 1;
+            low = low <= 0 ? 0 : QUOTIENT(low + stride - 1, stride);
+            if (high > w->out_height) high = w->out_height;
+            for (long y = low; y < high; y++)
+                NAME(pack_row)(scratch + ((y - low) * width - first) * BLOCK, w->out_width,
+                               image + y * w->out_width * w->channels, w->channels, lanes);
+            for (long y = begin; y < end; y++) {
+                REAL *row = out + (number * w->height + y) * w->width * w->channels + channel;
+                NAME(input_grad_row)(w, row, w->channels, scratch, low, first, width, weights, y, lanes, spare);
+            }
         }
     }
 }
@@ -292,6 +299,7 @@ static TARGET void NAME(weight_piece)(const struct window *w, const REAL *x, con
     const long strip = NAME(strip_rows)(width * BLOCK * sizeof(REAL), w->out_height, stride, k);
     REAL *spare = scratch + ((strip - 1) * stride + k) * width * BLOCK;
     memset(sums, 0, (size_t)(k * k * BLOCK) * sizeof(REAL));
+    memset(scratch, 0, (size_t)(spare - scratch) * sizeof(REAL));
     for (long number = begin; number < end; number++) {
         const REAL *image = x + number * w->height * w->width * w->channels + channel;
         for (long from = 0; from < w->out_height; from += strip) {
@@ -300,7 +308,7 @@ static TARGET void NAME(weight_piece)(const struct window *w, const REAL *x, con
             long grad_step = w->channels;
             NAME(pack_strip)(w, scratch, image, lanes, from, to);
             if (lanes < BLOCK) {
-                NAME(pack_row)(spare, (to - from) * w->out_width, grads, grad_step, lanes, 0, (to - from) * w->out_width);
+                NAME(pack_row)(spare, (to - from) * w->out_width, grads, grad_step, lanes);
                 grads = spare, grad_step = BLOCK;
             }
             for (long tap = 0; tap < k; tap++) {
@@ -331,7 +339,8 @@ static TARGET void NAME(add_parts)(const struct window *w, const REAL *sums, lon
 static TARGET int NAME(convolve_images)(const struct window *w, int threads, int backward, const void *images,
                                         const void *weight, void *out) {
     const long taps = (long)w->kernel * w->kernel, blocks = (w->channels + BLOCK - 1) / BLOCK;
-    const long each = backward ? NAME(grad_scratch_reals)(w) : NAME(scratch_reals)(w), pieces = w->batch * blocks;
+    const long each = backward ? NAME(grad_scratch_reals)(w) : NAME(scratch_reals)(w);
+    const long parts = w->batch < BATCH_PARTS ? w->batch : BATCH_PARTS, pieces = parts * blocks;
     REAL *packed = malloc((size_t)(blocks * taps * BLOCK + threads * each) * sizeof(REAL));
     if (!packed) return OUT_OF_MEMORY;
     memset(packed, 0, (size_t)(blocks * taps * BLOCK) * sizeof(REAL)); /* channels that are not there */
@@ -342,9 +351,10 @@ static TARGET int NAME(convolve_images)(const struct window *w, int threads, int
     {
         REAL *own = scratch + omp_get_thread_num() * each;
         for (long piece; (piece = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < pieces;) {
-            const long block = piece % blocks;
+            const long part = piece / blocks, block = piece % blocks;
             (backward ? NAME(input_piece) : NAME(forward_piece))(w, images, packed + block * taps * BLOCK, out,
-                                                                 piece / blocks, block * BLOCK, own);
+                                                                 part * w->batch / parts, (part + 1) * w->batch / parts,
+                                                                 block * BLOCK, own);
         }
     }
     free(packed);

@@ -20,7 +20,7 @@ static TARGET void NAME(pad_affine)(const struct norm *n, long channels, REAL *t
    has channels that are not there; *step: between pixels. */
 INLINE const REAL *NAME(whole_blocks)(const REAL *from, long *step, long num, long lanes, REAL *room) {
     if (lanes == BLOCK) return from;
-    NAME(pack_row)(room, num, from, *step, lanes, 0, num);
+    NAME(pack_row)(room, num, from, *step, lanes);
     *step = BLOCK;
     return room;
 }
@@ -50,12 +50,6 @@ static TARGET void NAME(activate)(const struct norm *n, REAL *to, REAL *slopes, 
     else NAME(activate_pixels)(to, NULL, from, step, num, scale, shift, kind)
     FOR_EACH_ACTIVATION(CALL)
 #undef CALL
-}
-
-/* How many of a row's pixels any output needs. */
-INLINE long NAME(used_pixels)(const struct window *w) {
-    const long width = (w->out_width - 1) * w->stride + w->kernel - w->left;
-    return w->width < width ? w->width : width;
 }
 
 /* As pack_strip, of the normalised and activated image; affine: at this block; slopes: laid out like `to`, or null.
