@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/kernels.py [NETWORK] [--sizes 32x128,64x64,224x16] [--threads 1,2]
 
-Channels-last float32. The two take turns within a round; medians of rounds; the ratio is torch's time to the kernel's.
+Channels-last float32, freed memory kept as in a training. The two take turns within a round; medians of rounds; the ratio is torch's time to the kernel's.
 One thread: CPU time of the process; more: wall-clock. Nothing else may run on the machine meanwhile.
 """
 
@@ -22,7 +22,9 @@ from trifold import kernels
 from trifold.architecture import Block
 from trifold.baselines import find
 from trifold.kernels.excite import norm_act_excite, plain_excite
+from trifold.kernels.mbconv import mbconv_middle, plain_middle
 from trifold.kernels.norm_act import norm_act, plain
+from trifold.train.machine import keep_freed_memory
 
 ROUNDS, LEAST_SECONDS = 5, 0.02
 
@@ -86,6 +88,28 @@ def norm_pairs(batch: int, block: Block) -> dict[str, Pair]:
     return pairs
 
 
+def middle_pairs(batch: int, block: Block) -> dict[str, Pair]:
+    """The whole middle of a block that expands, both passes."""
+    if block.mid_channels == block.in_channels:
+        return {}
+    channels, squeezed, size = block.mid_channels, block.squeeze_channels, block.kernel_size
+    shapes = [(channels,), (channels,), (channels, 1, size, size), (channels,), (channels,)]
+    if squeezed:
+        shapes += [(squeezed, channels), (squeezed,), (channels, squeezed), (channels,)]
+    given = [images(batch, channels, block.in_size), *(torch.randn(shape) for shape in shapes)]
+    inputs = [tensor.requires_grad_() for tensor in given]
+    grad, missing = images(batch, channels, block.out_size), [None] * (10 - len(inputs))
+    numbers = (block.stride, [size // 2] * 2, [block.out_size] * 2, 1e-3, 1e-3, "silu")
+    ours = lambda *of: mbconv_middle(*of, *missing, *numbers)[0]  # noqa: E731  two of a kind
+    theirs = lambda *of: plain_middle([*of, *missing], numbers)  # noqa: E731
+    return {"middle": (both_passes(theirs, inputs, grad), both_passes(ours, inputs, grad))}
+
+
+def pairs(batch: int, block: Block) -> dict[str, Pair]:
+    """Everything compared of a block."""
+    return depthwise_pairs(batch, block) | norm_pairs(batch, block) | middle_pairs(batch, block)
+
+
 def seconds(call: Callable[[], object], clock: Callable[[], float], times: int) -> float:
     start = clock()
     for _ in range(times):
@@ -108,6 +132,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="32x128,64x64,224x16")
     parser.add_argument("--threads", default="1,2")
     chosen = parser.parse_args()
+    keep_freed_memory()
     print("| map | channels | window | batch | threads | what | torch ms | kernel ms | ratio |")
     print("|---|---:|---|---:|---:|---|---:|---:|---:|")
     for threads in map(int, chosen.threads.split(",")):
@@ -122,7 +147,7 @@ def main() -> None:
                     continue
                 seen.add(shape)
                 window = f"{block.kernel_size}x{block.kernel_size}, {block.stride}"
-                for what, pair in (depthwise_pairs(batch, block) | norm_pairs(batch, block)).items():
+                for what, pair in pairs(batch, block).items():
                     theirs, ours = measure(pair, clock)
                     print(
                         f"| {block.in_size} | {block.mid_channels} | {window} | {batch} | {threads} | {what} "

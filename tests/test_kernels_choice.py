@@ -17,8 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trifold.architecture import Architecture, to_dict
 from trifold.baselines import find
 from trifold.errors import InvalidInput
-from trifold.kernels import using
+from trifold.kernels import choice, using
 from trifold.kernels.library import _loaded
+from trifold.layers import SqueezeExcite
 from trifold.network import Network, Numerics, build
 
 pytestmark = pytest.mark.skipif(_loaded() is None, reason="the kernels were not compiled: no C compiler with OpenMP")
@@ -42,6 +43,16 @@ def shape(activation: str = "silu") -> Architecture:
         ),
         head=replace(whole.head, channels=24, activation=activation),
     )  # fmt: skip
+
+
+LIMITS = {name: getattr(choice, name) for name in ("NORM_VALUES", "SMALL_SIDE", "SMALL_CHANNELS")}
+
+
+@pytest.fixture(autouse=True)
+def whatever_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels are chosen for these small images as for large ones."""
+    for name in LIMITS:
+        monkeypatch.setattr(choice, name, 0)
 
 
 def make(numerics: Numerics | None = None, activation: str = "silu") -> Network:
@@ -197,6 +208,7 @@ def test_exported_and_traced_networks_hold_torchs_operators() -> None:
 COMPILED = """
 import torch
 from trifold.architecture import from_dict
+from trifold.kernels import choice
 from trifold.network import build
 
 def make():
@@ -207,6 +219,7 @@ def look(graph, _):
     return graph.forward
 
 torch.set_num_threads(1)
+choice.SMALL_SIDE = choice.SMALL_CHANNELS = 0
 called, network, other = [], make(), make()
 x = torch.randn(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
 torch.compile(network, backend=look, fullgraph=True)(x).sum().backward()
@@ -241,3 +254,43 @@ def test_a_single_value_a_channel_is_refused_as_torch_does() -> None:
 def test_static_padding_still_refuses_other_sizes() -> None:
     with pytest.raises(InvalidInput, match="padding same_static was worked out for 32 pixels"):
         make(Numerics(padding="same_static"))(images(33))
+
+
+@pytest.mark.parametrize(
+    ("side", "channels", "kernel_size", "stride", "expected"),
+    [
+        (16, 16, 3, 1, True),
+        (15, 16, 3, 1, False),
+        (16, 15, 3, 1, False),
+        (32, 16, 3, 2, False),
+        (2, 16, 3, 1, True),
+        (2, 16, 3, 2, True),
+        (8, 8, 5, 2, True),
+        (8, 8, 7, 1, True),
+    ],
+)
+def test_a_convolution_is_torchs_where_that_is_faster(
+    monkeypatch: pytest.MonkeyPatch, side: int, channels: int, kernel_size: int, stride: int, *, expected: bool
+) -> None:
+    for name, limit in LIMITS.items():
+        monkeypatch.setattr(choice, name, limit)
+    conv = nn.Conv2d(channels, channels, kernel_size, stride, kernel_size // 2, groups=channels, bias=False)
+    x = torch.randn(2, channels, side, side).contiguous(memory_format=torch.channels_last)
+    before = [kernel_size // 2] * 2
+    assert (used(lambda: choice.convolve(x, conv, nn.Identity(), before)) == {"depthwise"}) is expected
+    padding = nn.ZeroPad2d(kernel_size // 2)
+    conv.padding = (0, 0)
+    assert used(lambda: choice.convolve(x, conv, padding, before)) == {"depthwise"}  # torch would need a padded copy
+
+
+@pytest.mark.parametrize(("side", "channels", "expected"), [(32, 64, True), (32, 63, False), (1, 2**16, False)])
+def test_norms_of_few_values_are_torchs(
+    monkeypatch: pytest.MonkeyPatch, side: int, channels: int, *, expected: bool
+) -> None:
+    for name, limit in LIMITS.items():
+        monkeypatch.setattr(choice, name, limit)
+    norm, excite = nn.BatchNorm2d(channels), SqueezeExcite(channels, 1, "silu")
+    x = torch.randn(2, channels, side, side).contiguous(memory_format=torch.channels_last)
+    both = {"norm_act_excite"} if expected else {"norm_act"} if x.numel() >= LIMITS["NORM_VALUES"] else set()
+    assert used(lambda: choice.normalise_excite(x, norm, nn.SiLU(), excite)) == both
+    assert used(lambda: choice.normalise(x, norm, nn.SiLU())) == ({"norm_act"} if both else set())

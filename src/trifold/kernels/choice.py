@@ -66,7 +66,7 @@ def convolve(x: Tensor, conv: nn.Conv2d, pad: nn.Module, before: Sequence[int | 
     """
     if _is_matrix_product(x, conv):
         return F.linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1)).permute(0, 3, 1, 2)
-    if not _replaces_convolution(x, conv):
+    if not _replaces_convolution(x, conv) or (isinstance(pad, nn.Identity) and _torch_convolves_faster(x, conv)):
         out: Tensor = conv(pad(x))
         return out
     stride = conv.stride[0]
@@ -98,9 +98,26 @@ def _replaces_convolution(x: Tensor, conv: nn.Conv2d) -> bool:
     )
 
 
+SMALL_SIDE, SMALL_CHANNELS = 16, 16
+"""A 3x3 depthwise convolution of stride 2, or over a side or with channels less than these, is left to torch, but for
+maps smaller than the window: there its weights' gradient takes 15 to 190 times as long (docs/kernels.md)."""
+
+
+def _torch_convolves_faster(x: Tensor, conv: nn.Conv2d) -> bool:
+    """Of a depthwise convolution, with both gradients, where torch needs no padded copy."""
+    side = min(x.shape[2:])
+    small = side < SMALL_SIDE or x.shape[1] < SMALL_CHANNELS
+    return conv.kernel_size[0] == 3 and side >= 3 and (conv.stride[0] == 2 or small)
+
+
+NORM_VALUES = 2**17
+"""Batch norm and activation of fewer values than these take torch 0.45 to 1.0 of the kernels' time, of more 0.8 to 1.75
+times it (docs/kernels.md); with squeeze-excite, so do maps of one pixel."""
+
+
 def normalise(x: Tensor, norm: nn.Module, activation: nn.Module) -> Tensor:
     """activation(norm(x)), in one where that is batch norm by the batch's own statistics; its running ones follow."""
-    if not _replaces_norm(x, norm, activation):
+    if x.numel() < NORM_VALUES or not _replaces_norm(x, norm, activation):
         out: Tensor = activation(norm(x))
         return out
     assert isinstance(norm, nn.BatchNorm2d)
@@ -123,7 +140,8 @@ class SqueezeExcite(Protocol):
 
 def normalise_excite(x: Tensor, norm: nn.Module, activation: nn.Module, squeeze_excite: SqueezeExcite) -> Tensor:
     """squeeze_excite(activation(norm(x))), in one where `normalise` would be and the activations are alike."""
-    if not _excites(squeeze_excite, type(activation)) or not _replaces_norm(x, norm, activation):
+    small = x.numel() < NORM_VALUES or x.shape[2] * x.shape[3] == 1
+    if small or not _excites(squeeze_excite, type(activation)) or not _replaces_norm(x, norm, activation):
         return squeeze_excite(normalise(x, norm, activation))
     assert isinstance(norm, nn.BatchNorm2d)
     tensors = (norm.weight, norm.bias, *_layers(squeeze_excite))
