@@ -1,9 +1,9 @@
-"""Times of each compiled kernel beside torch's own, for every shape of a network; prints a Markdown table.
+"""Time of torch's own to that of each compiled kernel, for every shape of a network, as a Markdown table.
 
     .venv/bin/python benchmarks/kernels.py [NETWORK] [--sizes 32x128,64x64,224x16] [--threads 1,2]
 
-Channels-last float32, freed memory kept as in a training. The two take turns within a round; medians of rounds; the ratio is torch's time to the kernel's.
-One thread: CPU time of the process; more: wall-clock. Nothing else may run on the machine meanwhile.
+Channels-last float32, freed memory kept as in a training. The two take turns within a round; medians of rounds. One
+thread: CPU time of the process; more: wall-clock. Nothing else may run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -125,6 +125,24 @@ def measure(pair: Pair, clock: Callable[[], float]) -> tuple[float, float]:
     return theirs, ours
 
 
+COLUMNS = ("forward", "input gradient", "weight gradient", "all three", "norm, SiLU", "norm, SiLU, excite", "middle")
+
+
+def ratios(found: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """Torch's time to the kernel's, of everything compared and of the depthwise convolution with its gradients."""
+    theirs, ours = (sum(found[name][number] for name in COLUMNS[:3]) for number in (0, 1))
+    return {name: one / other for name, (one, other) in found.items()} | {"all three": theirs / ours}
+
+
+def row(batch: int, block: Block, threads: int) -> str:
+    """The table's line of a block."""
+    clock = time.process_time if threads == 1 else time.perf_counter
+    found = ratios({what: measure(pair, clock) for what, pair in pairs(batch, block).items()})
+    cells = [f"{found[name]:.2f}" if name in found else "" for name in COLUMNS]
+    window = f"{block.kernel_size}x{block.kernel_size}, {block.stride}"
+    return f"| {block.in_size} | {block.mid_channels} | {window} | {batch} | {threads} | {' | '.join(cells)} |"
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description="Times of each kernel beside torch's own, as Markdown.")
@@ -133,27 +151,18 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2")
     chosen = parser.parse_args()
     keep_freed_memory()
-    print("| map | channels | window | batch | threads | what | torch ms | kernel ms | ratio |")
-    print("|---|---:|---|---:|---:|---|---:|---:|---:|")
+    print(f"| map | channels | window, stride | batch | threads | {' | '.join(COLUMNS)} |")
+    print(f"|---:|---:|---|---:|---:|{'---:|' * len(COLUMNS)}")
     for threads in map(int, chosen.threads.split(",")):
         torch.set_num_threads(threads)
-        clock = time.process_time if threads == 1 else time.perf_counter
         for size, batch in (map(int, text.split("x")) for text in chosen.sizes.split(",")):
             blocks = replace(find(chosen.network), resolution=size).blocks()
             seen = set()
             for block in (block for block in blocks if block.operator in ("mbconv", "separable")):
                 shape = (block.in_size, block.out_size, block.mid_channels, block.kernel_size, block.stride)
-                if shape in seen:
-                    continue
-                seen.add(shape)
-                window = f"{block.kernel_size}x{block.kernel_size}, {block.stride}"
-                for what, pair in pairs(batch, block).items():
-                    theirs, ours = measure(pair, clock)
-                    print(
-                        f"| {block.in_size} | {block.mid_channels} | {window} | {batch} | {threads} | {what} "
-                        f"| {1e3 * theirs:.3g} | {1e3 * ours:.3g} | {theirs / ours:.2f} |",
-                        flush=True,
-                    )
+                if shape not in seen:
+                    seen.add(shape)
+                    print(row(batch, block, threads), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import time
 
 import click
 
-from trifold.cli import describe, doctor, training
+from trifold.cli import describe, doctor, study, training
 from trifold.cli.options import BEGAN, is_first
 from trifold.errors import Failed, InvalidInput, Stopped
 
@@ -69,6 +69,7 @@ COMMANDS = (
     training.evaluate,
     training.predict,
     doctor.doctor,
+    study.directions,
 )
 for command in COMMANDS:
     trifold.add_command(command)

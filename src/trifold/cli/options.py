@@ -44,6 +44,9 @@ RULE_OPTIONS = (
     click.option("--alpha", type=float, help="Depth factor at phi 1, in place of the rule's."),
     click.option("--beta", type=float, help="Width factor at phi 1."),
     click.option("--gamma", type=float, help="Resolution factor at phi 1."),
+)  # fmt: skip
+
+ROUNDING_OPTIONS = (
     click.option("--divisor", type=int, help="Channels become a multiple of this  [default: 8, or the family's]."),
     click.option("--keep-ratio", type=float, help="Never round channels below this share  [0.9; V2: 0]."),
     click.option("--depth-rounding", help="ceil or nearest  [ceil]."),
@@ -52,8 +55,16 @@ RULE_OPTIONS = (
 )  # fmt: skip
 
 
+def rounding_options(command: Command) -> Command:
+    """Adds the options that say how multiplied numbers are rounded; `rounding_of` reads them."""
+    for option in reversed(ROUNDING_OPTIONS):
+        command = option(command)
+    return command
+
+
 def rule_options(command: Command) -> Command:
-    """Adds the options of a scaling rule; `coefficients_of` and `rounding_of` read them."""
+    """Adds the options of a scaling rule and of its rounding; `coefficients_of` and `rounding_of` read them."""
+    command = rounding_options(command)
     for option in reversed(RULE_OPTIONS):
         command = option(command)
     return command
@@ -98,7 +109,7 @@ def rounding_of(options: dict[str, Any], family: Rounding) -> Rounding:
         "fixed_ends": "fixed_ends",
     }
     given = {field: options[name] for name, field in names.items() if options[name] is not None}
-    depth = DEPTH_ROUNDING.get(options["rule"], family.depth)
+    depth = DEPTH_ROUNDING.get(options.get("rule", ""), family.depth)
     return replace(family, **{"depth": depth, **given})
 
 
