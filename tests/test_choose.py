@@ -1,0 +1,152 @@
+"""The choice of a direction from noisy scores: its arithmetic, and planted cases whose answer is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+
+from trifold.baselines import load
+from trifold.cost import cost
+from trifold.errors import InvalidInput
+from trifold.scaling import PAPER, RULES, Coefficients
+from trifold.study.choose import Score, choose, mean_and_interval, next_seeds, seed_noise, shares
+from trifold.study.directions import Candidate, Grid, equal_cost
+
+Random = np.random.Generator
+
+
+def candidates(net: str) -> tuple[Candidate, ...]:
+    baseline, rounding = load(net)
+    return equal_cost(baseline, Grid().directions(), 2 * cost(baseline).multiply_adds, rounding=rounding).candidates
+
+
+def test_shares_are_of_the_growth_of_multiply_adds() -> None:
+    assert shares([RULES["depth"]]) == pytest.approx((1, 0, 0))
+    assert shares([RULES["width"]]) == pytest.approx((0, 1, 0))
+    assert shares([RULES["uniform"]]) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+    assert shares([PAPER]) == pytest.approx((0.2795, 0.2922, 0.4284), abs=1e-4)  # facts: d s^.279, w s^.146, r s^.214
+    assert shares([RULES["depth"], RULES["width"]]) == pytest.approx((0.5, 0.5, 0))
+
+
+def test_the_interval_is_students() -> None:
+    values = [98.1, 97.4, 98.8]
+    mean, half = mean_and_interval(values)
+    low, high = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (mean - half, mean + half) == pytest.approx((low, high))
+    assert mean_and_interval([3.0]) == (3.0, math.inf)
+
+
+def test_noise_is_pooled_over_candidates() -> None:
+    scores = [
+        Score(candidate=0, seed=0, score=1),
+        Score(candidate=0, seed=1, score=3),
+        Score(candidate=1, seed=0, score=9),
+    ]
+    assert seed_noise(scores) == pytest.approx(math.sqrt(2))
+    assert seed_noise(scores[1:]) is None
+
+
+def test_one_candidate_is_no_choice() -> None:
+    with pytest.raises(InvalidInput, match="between at least two trained candidates, got 1"):
+        choose([(1, 0, 0)], [Score(candidate=0, seed=0, score=1)])
+
+
+def test_clear_scores_are_followed_and_order_does_not_matter() -> None:
+    points = [shares([one.directions[0]]) for one in candidates("efficientnet_b0")]
+    scores = [
+        Score(candidate=i, seed=seed, score=90 - 40 * (depth - 0.3) ** 2 - 40 * (resolution - 0.3) ** 2 + 0.01 * seed)
+        for i, (depth, _, resolution) in enumerate(points)
+        for seed in range(3)
+    ]
+    found = choose(points, scores)
+    distances = [(depth - 0.3) ** 2 + (resolution - 0.3) ** 2 for depth, _, resolution in points]
+    assert found.best == found.argmax == int(np.argmin(distances))
+    assert found.noise == pytest.approx(0.01)
+    assert found.standings[found.best].tied
+    assert sum(one.tied for one in found.standings) < 4
+    assert sum(one.chance for one in found.standings) == pytest.approx(1)
+    assert choose(points, scores[::-1]) == found
+
+
+def test_noise_alone_leaves_nearly_all_tied() -> None:
+    random = np.random.default_rng(0)
+    points = [shares([one.directions[0]]) for one in candidates("efficientnet_b0")]
+    shares_tied = []
+    for _ in range(20):
+        scores = [
+            Score(candidate=i, seed=seed, score=float(random.normal(90, 0.5)))
+            for i in range(len(points))
+            for seed in range(3)
+        ]
+        shares_tied.append(np.mean([one.tied for one in choose(points, scores).standings]))
+    assert np.mean(shares_tied) > 0.75
+
+
+def test_seeds_are_asked_for_in_two_rounds_and_nothing_twice() -> None:
+    points = [shares([one.directions[0]]) for one in candidates("efficientnet_b0")]
+    scores: list[Score] = []
+    asked = next_seeds(points, scores, 3)
+    assert asked == [(number, 0) for number in range(len(points))]
+    while asked := next_seeds(points, scores, 3):
+        number, seed = asked[0]
+        assert (number, seed) not in {(one.candidate, one.seed) for one in scores}
+        scores.append(Score(candidate=number, seed=seed, score=-abs(number - 5.0)))
+    assert len(scores) <= len(points) * 3 / 2
+    assert {one.candidate for one in scores if one.seed == 2} == {one.candidate for one in scores if one.seed == 1}
+    assert next_seeds(points, [Score(candidate=i, seed=0, score=0.0) for i in range(len(points))], 1) == []
+
+
+# ---- planted cases ----
+
+
+def neighbours(nets: tuple[Candidate, ...], step: float) -> np.ndarray:
+    """Which candidates are one grid step apart: beta and gamma at most a step each, which leave alpha no choice."""
+
+    def near(a: Coefficients, b: Coefficients) -> bool:
+        return max(abs(a.beta - b.beta), abs(a.gamma - b.gamma)) <= step + 1e-6
+
+    return np.array([[any(near(a, b) for a in one.directions for b in two.directions) for two in nets] for one in nets])
+
+
+def plant(points: np.ndarray, apart: np.ndarray, random: Random) -> tuple[np.ndarray, int]:
+    """True scores that lose 0.15 one grid step from their best: longer one way than the other, and not quadratic."""
+    place = points[:, [0, 2]] @ np.array([[1, 0], [0.5, math.sqrt(3) / 2]])  # shares as an equilateral triangle
+    best = int(random.integers(len(points)))
+    away, turn = place - place[best], random.uniform(0, math.pi)
+    turned = away @ np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    distance = np.hypot(turned[:, 0], random.uniform(1, 2.2) * turned[:, 1])
+    angle = np.arctan2(away[:, 1], away[:, 0])
+    loss = distance ** random.uniform(1.3, 2) * (1 + random.uniform(0, 0.6) * np.cos(angle - random.uniform(0, 6.28)))
+    step = loss[apart[best] & (np.arange(len(points)) != best)].min()
+    return 90 - 0.15 * loss / step, best
+
+
+def hits(net: str, repetitions: int, printed: Callable[..., None]) -> float:
+    """How often the direction found with half the trainings is within one grid step of the planted one."""
+    nets = candidates(net)
+    points, apart = [shares(one.directions) for one in nets], neighbours(nets, 0.1)
+    random, found, argmax, spent = np.random.default_rng(1), [], [], []
+    for _ in range(repetitions):
+        truth, best = plant(np.array(points), apart, random)
+        drawn = truth[:, None] + random.uniform(0.4, 0.6) * random.standard_normal((len(nets), 3))
+        scores: list[Score] = []
+        while asked := next_seeds(points, scores, 3):
+            scores += [Score(candidate=i, seed=seed, score=float(drawn[i, seed])) for i, seed in asked]
+        found.append(apart[best, choose(points, scores).best])
+        argmax.append(apart[best, int(drawn.mean(axis=1).argmax())])
+        spent.append(len(scores) / drawn.size)
+    printed(
+        f"{net}, {len(nets)} candidates, {repetitions} repetitions: {np.mean(found):.0%} within one grid step with "
+        f"{max(spent):.0%} of the trainings; the full grid's plain argmax {np.mean(argmax):.0%}"
+    )
+    assert max(spent) <= 0.5
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("net", ["efficientnet_b0", "resnet18", "mobilenet_v2"])
+def test_a_planted_direction_is_found_with_half_the_trainings(net: str) -> None:
+    assert hits(net, 100, print) >= 0.9
