@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -70,22 +71,31 @@ def both_passes(call: Callable[..., Tensor], inputs: list[Tensor], grad: Tensor)
 
 
 def norm_pairs(batch: int, block: Block) -> dict[str, Pair]:
-    """Batch norm and SiLU, and with squeeze-excite where the block has it, both passes."""
+    """Batch norm alone and with an activation, and with squeeze-excite where the block has it, both passes."""
     channels, squeezed = block.mid_channels, block.squeeze_channels
-    x = images(batch, channels, block.out_size)
-    ours = lambda *of: norm_act(*of, 1e-3, "silu")[0]  # noqa: E731  two of a kind
-    theirs = lambda *of: plain(*of, epsilon=1e-3, activation="silu")  # noqa: E731
-    inputs = [tensor.requires_grad_() for tensor in (x, torch.ones(channels), torch.zeros(channels))]
     grad = images(batch, channels, block.out_size)
-    pairs = {"norm, SiLU": (both_passes(theirs, inputs, grad), both_passes(ours, inputs, grad))}
+    given = (images(batch, channels, block.out_size), torch.ones(channels), torch.zeros(channels))
+    inputs = [tensor.requires_grad_() for tensor in given]
+    found = {}
+    for name, activation in (("norm", "none"), ("norm, ReLU", "relu"), ("norm, SiLU", "silu")):
+        calls = (partial(plain, epsilon=1e-3, activation=activation), partial(normed, activation=activation))
+        found[name] = tuple(both_passes(call, inputs, grad) for call in calls)
     if squeezed:
         shapes = ((squeezed, channels), (squeezed,), (channels, squeezed), (channels,))
         layers = [torch.randn(shape).requires_grad_() for shape in shapes]
-        ours = lambda *of: norm_act_excite(*of, 1e-3, "silu")[0]  # noqa: E731
-        theirs = lambda *of: plain_excite(*of, epsilon=1e-3, activation="silu")  # noqa: E731
-        all_inputs = inputs + layers
-        pairs["norm, SiLU, excite"] = (both_passes(theirs, all_inputs, grad), both_passes(ours, all_inputs, grad))
-    return pairs
+        both = (partial(plain_excite, epsilon=1e-3, activation="silu"), excited)
+        found["norm, SiLU, excite"] = tuple(both_passes(call, inputs + layers, grad) for call in both)
+    return found
+
+
+def normed(*inputs: Tensor, activation: str) -> Tensor:
+    """The first output of the kernel."""
+    return norm_act(*inputs, 1e-3, activation)[0]
+
+
+def excited(*inputs: Tensor) -> Tensor:
+    """The first output of the kernel with squeeze-excite."""
+    return norm_act_excite(*inputs, 1e-3, "silu")[0]
 
 
 def middle_pairs(batch: int, block: Block) -> dict[str, Pair]:
@@ -107,6 +117,8 @@ def middle_pairs(batch: int, block: Block) -> dict[str, Pair]:
 
 def pairs(batch: int, block: Block) -> dict[str, Pair]:
     """Everything compared of a block."""
+    if block.operator not in ("mbconv", "separable"):
+        return norm_pairs(batch, block)
     return depthwise_pairs(batch, block) | norm_pairs(batch, block) | middle_pairs(batch, block)
 
 
@@ -125,13 +137,18 @@ def measure(pair: Pair, clock: Callable[[], float]) -> tuple[float, float]:
     return theirs, ours
 
 
-COLUMNS = ("forward", "input gradient", "weight gradient", "all three", "norm, SiLU", "norm, SiLU, excite", "middle")
+OPERATORS = ("mbconv", "separable", "bottleneck", "basic")
+DEPTHWISE = ("forward", "input gradient", "weight gradient")
+COLUMNS = (*DEPTHWISE, "all three", "norm", "norm, ReLU", "norm, SiLU", "norm, SiLU, excite", "middle")
 
 
 def ratios(found: dict[str, tuple[float, float]]) -> dict[str, float]:
     """Torch's time to the kernel's, of everything compared and of the depthwise convolution with its gradients."""
-    theirs, ours = (sum(found[name][number] for name in COLUMNS[:3]) for number in (0, 1))
-    return {name: one / other for name, (one, other) in found.items()} | {"all three": theirs / ours}
+    together = {}
+    if "forward" in found:
+        theirs, ours = (sum(found[name][number] for name in DEPTHWISE) for number in (0, 1))
+        together = {"all three": theirs / ours}
+    return {name: one / other for name, (one, other) in found.items()} | together
 
 
 def row(batch: int, block: Block, threads: int) -> str:
@@ -158,7 +175,9 @@ def main() -> None:
         for size, batch in (map(int, text.split("x")) for text in chosen.sizes.split(",")):
             blocks = replace(find(chosen.network), resolution=size).blocks()
             seen = set()
-            for block in (block for block in blocks if block.operator in ("mbconv", "separable")):
+            for block in (
+                block for block in blocks if block.operator in ("mbconv", "separable", "bottleneck", "basic")
+            ):
                 shape = (block.in_size, block.out_size, block.mid_channels, block.kernel_size, block.stride)
                 if shape not in seen:
                     seen.add(shape)

@@ -70,6 +70,7 @@ COMMANDS = (
     training.predict,
     doctor.doctor,
     study.directions,
+    study.coefficients,
 )
 for command in COMMANDS:
     trifold.add_command(command)

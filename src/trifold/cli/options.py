@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -95,7 +95,7 @@ def file_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "network"
 
 
-def rounding_of(options: dict[str, Any], family: Rounding) -> Rounding:
+def rounding_of(options: Mapping[str, Any], family: Rounding) -> Rounding:
     """The family's rounding with what the rule and the options change."""
     from dataclasses import replace
 
@@ -111,6 +111,22 @@ def rounding_of(options: dict[str, Any], family: Rounding) -> Rounding:
     given = {field: options[name] for name, field in names.items() if options[name] is not None}
     depth = DEPTH_ROUNDING.get(options.get("rule", ""), family.depth)
     return replace(family, **{"depth": depth, **given})
+
+
+def recipe_changes(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What --set and --epochs change in the recipe; values are read as TOML, bare words as text."""
+    import tomllib
+
+    changes: dict[str, Any] = {}
+    for text in options["changes"]:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise InvalidInput(f"--set must have the form FIELD=VALUE, got {text!r}")
+        try:
+            changes[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            changes[name.strip()] = value.strip()
+    return changes if options["epochs"] is None else {**changes, "epochs": options["epochs"]}
 
 
 def print_json(data: object) -> None:

@@ -17,6 +17,7 @@ from trifold.cli.options import (
     labelled,
     print_json,
     print_table,
+    recipe_changes,
     rounding_of,
     rule_options,
 )
@@ -60,22 +61,6 @@ def _training_options(command: Command) -> Command:
     return command
 
 
-def _changes(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What --set and --epochs change in the recipe; values are read as TOML, bare words as text."""
-    import tomllib
-
-    changes: dict[str, Any] = {}
-    for text in options["changes"]:
-        name, sign, value = text.partition("=")
-        if not sign:
-            raise InvalidInput(f"--set must have the form FIELD=VALUE, got {text!r}")
-        try:
-            changes[name.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            changes[name.strip()] = value.strip()
-    return changes if options["epochs"] is None else {**changes, "epochs": options["epochs"]}
-
-
 _TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
@@ -105,7 +90,7 @@ def _run(
 
     if options["time"] is not None and options["epochs"] is not None:
         raise InvalidInput("--time plans the epochs; give --epochs or --time, not both")
-    recipe = find_recipe(options["recipe"], architecture, _changes(options))
+    recipe = find_recipe(options["recipe"], architecture, recipe_changes(options))
     begin_with = None if options["weights"] is None else pretrained(options["weights"])
     plan = Plan(
         architecture=architecture,

@@ -110,14 +110,15 @@ def _torch_convolves_faster(x: Tensor, conv: nn.Conv2d) -> bool:
     return conv.kernel_size[0] == 3 and side >= 3 and (conv.stride[0] == 2 or small)
 
 
-NORM_VALUES = 2**17
-"""Batch norm and activation of fewer values than these take torch 0.45 to 1.0 of the kernels' time, of more 0.8 to 1.75
-times it (docs/kernels.md); with squeeze-excite, so do maps of one pixel."""
+NORM_VALUES, NORM_CHANNELS = 2**17, 8
+"""Batch norm and activation of fewer values or channels than these, and with squeeze-excite on maps of one pixel, are
+left to torch, which is then faster; so is batch norm without an activation (docs/kernels-by-shape.md)."""
 
 
 def normalise(x: Tensor, norm: nn.Module, activation: nn.Module) -> Tensor:
     """activation(norm(x)), in one where that is batch norm by the batch's own statistics; its running ones follow."""
-    if x.numel() < NORM_VALUES or not _replaces_norm(x, norm, activation):
+    small = x.numel() < NORM_VALUES or x.shape[1] < NORM_CHANNELS
+    if small or isinstance(activation, nn.Identity) or not _replaces_norm(x, norm, activation):
         out: Tensor = activation(norm(x))
         return out
     assert isinstance(norm, nn.BatchNorm2d)

@@ -165,6 +165,11 @@ def _fit(terms: Array, means: Array, counts: Array, noise: float | None) -> tupl
     return best[1], best[2], best[3]
 
 
+def going_on(count: int) -> int:
+    """How many of so many candidates are trained with the other seeds: a quarter, at least two."""
+    return max(2, count // 4)
+
+
 def next_seeds(
     points: Sequence[tuple[float, float, float]], scores: Sequence[Score], seeds: int
 ) -> list[tuple[int, int]]:
@@ -179,5 +184,5 @@ def next_seeds(
     opening = [one for one in scores if one.seed == 0]
     standings = choose(points, opening).standings
     order = sorted(range(len(points)), key=lambda number: -standings[number].fitted)
-    going_on = order[: max(2, len(points) // 4)]
-    return [(number, seed) for number in going_on for seed in range(1, seeds) if (number, seed) not in done]
+    best = order[: going_on(len(points))]
+    return [(number, seed) for number in best for seed in range(1, seeds) if (number, seed) not in done]

@@ -1,0 +1,187 @@
+"""A study's trainings as trials in Optuna's storage: any number of workers share them, and none is done twice.
+
+Every worker runs the same loop: it reads what is finished, works out what is still to be trained, and claims one of it.
+A claim is a trial; where two workers claim the same training, the earlier trial has it. The trial of a worker that
+died is failed as soon as another one on its machine looks, or else when its heartbeat is late, and the training is to
+be had again: its run folder goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from trifold.errors import InvalidInput
+from trifold.study.choose import Score
+
+QUESTION = "question"
+"""The user attribute in which a study keeps what it asks."""
+
+WORKER = "worker"
+"""The user attribute in which a trial keeps whose it is: the machine's name, the process's number and its beginning."""
+
+HEARTBEAT_SECONDS, LATE_AFTER = 15, 4
+"""How often a worker says that it lives, and after how many silent ones its trial is another's."""
+
+Job = tuple[int, int]
+"""A training: the candidate's number and the seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What came of a training. score: larger is better. facts: plain values to keep beside it."""
+
+    score: float
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """Where a study's trials are kept: an Optuna storage's address, and the study's name in it."""
+
+    url: str
+    name: str
+
+
+def open_study(storage: Storage, question: Mapping[str, Any], *, heartbeat: int = HEARTBEAT_SECONDS) -> optuna.Study:
+    """The study of this name, made where there is none. question: plain values, all that its trials' scores depend on.
+
+    heartbeat: seconds, at least 1.
+
+    Raises InvalidInput if the storage cannot be reached or read, or if its study of this name asks something else.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    asked = _digest(question)
+    try:
+        with _quiet():
+            kept = RDBStorage(storage.url, heartbeat_interval=heartbeat, grace_period=heartbeat * LATE_AFTER)
+        study = optuna.create_study(
+            storage=kept, study_name=storage.name, direction="maximize", load_if_exists=True, sampler=_NoSampler()
+        )
+        if QUESTION not in study.user_attrs:
+            study.set_user_attr(QUESTION, {"digest": asked, **question})
+        found = study.user_attrs[QUESTION]["digest"]
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InvalidInput(f"storage {storage.url}: cannot be used: {first}") from None
+    if found != asked:
+        raise InvalidInput(
+            f"storage {storage.url}: its study {storage.name!r} asks something else ({found}, not {asked}): "
+            "give another --name or --storage"
+        )
+    return study
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without being told that Optuna's heartbeat is experimental: Optuna is held below 6."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+def _digest(question: Mapping[str, Any]) -> str:
+    text = json.dumps(question, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+class _NoSampler(optuna.samplers.RandomSampler):
+    """Every trial's parameters are given to it when it is claimed."""
+
+
+def job_of(trial: FrozenTrial) -> Job:
+    """The training that a trial stands for."""
+    given = trial.system_attrs["fixed_params"]
+    return int(given["candidate"]), int(given["seed"])
+
+
+def finished(study: optuna.Study) -> dict[Job, Trained]:
+    """What came of every training so far, in the order of candidates and seeds."""
+    found: dict[Job, Trained] = {}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        assert trial.value is not None
+        facts = {name: value for name, value in trial.user_attrs.items() if name != WORKER}
+        found.setdefault(job_of(trial), Trained(score=trial.value, facts=facts))
+    return {job: found[job] for job in sorted(found)}
+
+
+def scores_of(found: Mapping[Job, Trained]) -> list[Score]:
+    """The scores alone."""
+    return [Score(candidate=candidate, seed=seed, score=one.score) for (candidate, seed), one in found.items()]
+
+
+def work(
+    study: optuna.Study,
+    wanted: Callable[[list[Score]], Sequence[Job]],
+    train: Callable[[Job], Trained],
+    *,
+    poll_seconds: float = 2.0,
+) -> dict[Job, Trained]:
+    """Trains until nothing is wanted any more, beside any other workers, and gives back everything that was trained.
+
+    wanted: which trainings are to come, from the scores so far.
+
+    What `train` raises ends this worker; its trial is failed, and is wanted again.
+    """
+    while jobs := wanted(scores_of(finished(study))):
+        _fail_the_dead(study)
+        taken, waiting = (
+            {job_of(trial) for trial in study.get_trials(deepcopy=False, states=(state,))}
+            for state in (TrialState.RUNNING, TrialState.WAITING)
+        )
+        free = [job for job in jobs if job not in taken]
+        if not free:
+            time.sleep(poll_seconds)
+            continue
+        if free[0] not in waiting:  # as one may be of a worker that died between its claim and its training
+            study.enqueue_trial({"candidate": free[0][0], "seed": free[0][1]})
+        study.optimize(lambda trial: _score(study, trial, train), n_trials=1)
+    return finished(study)
+
+
+def _fail_the_dead(study: optuna.Study) -> None:
+    """Fails the trials of workers that no longer live."""
+    with _quiet():
+        optuna.storages.fail_stale_trials(study)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        host, _, process = trial.user_attrs.get(WORKER, "").partition(" ")
+        if host == socket.gethostname() and _started(process.partition(" ")[0]) != process:
+            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):  # another was faster
+                study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _started(process: str) -> str:
+    """A process's number with the moment it began, where Linux tells that; only its number if it does not live."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        return f"{process} {fields[19]}"
+    return process
+
+
+def _score(study: optuna.Study, trial: optuna.Trial, train: Callable[[Job], Trained]) -> float:
+    """The score of a claimed trial; prunes it where an earlier one has the same training."""
+    trial.set_user_attr(WORKER, f"{socket.gethostname()} {_started(str(os.getpid()))}")
+    candidate = trial.suggest_int("candidate", 0, 2**31 - 1)
+    seed = trial.suggest_int("seed", 0, 2**31 - 1)
+    live = (TrialState.RUNNING, TrialState.COMPLETE)
+    for other in study.get_trials(deepcopy=False, states=live):
+        if other.number < trial.number and job_of(other) == (candidate, seed):
+            raise optuna.TrialPruned
+    found = train((candidate, seed))
+    for name, value in found.facts.items():
+        trial.set_user_attr(name, value)
+    return found.score

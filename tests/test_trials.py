@@ -1,0 +1,148 @@
+"""Trials that workers share: claims, deaths, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from trifold.errors import InvalidInput
+from trifold.study.choose import Score
+from trifold.study.trials import Job, Storage, Trained, finished, job_of, open_study, scores_of, work
+
+QUESTION = {"kind": "test", "of": [1, 2.5, "three"]}
+
+
+def storage(folder: Path, name: str = "study") -> Storage:
+    return Storage(url=f"sqlite:///{folder / 'trials.db'}", name=name)
+
+
+def wanted(scores: list[Score]) -> list[Job]:
+    done = {(one.candidate, one.seed) for one in scores}
+    return [(candidate, seed) for candidate in range(3) for seed in range(2) if (candidate, seed) not in done]
+
+
+def test_every_training_is_done_once_and_kept_with_its_facts(tmp_path: Path) -> None:
+    study, trained = open_study(storage(tmp_path), QUESTION), []
+
+    def train(job: Job) -> Trained:
+        trained.append(job)
+        return Trained(score=10 * job[0] + job[1], facts={"run": f"{job[0]}-{job[1]}"})
+
+    found = work(study, wanted, train)
+    assert trained == list(found) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+    assert [one.score for one in found.values()] == [0, 1, 10, 11, 20, 21]
+    assert found[2, 1].facts == {"run": "2-1"}
+    again = open_study(storage(tmp_path), QUESTION)
+    assert work(again, wanted, lambda _: pytest.fail("nothing is left")) == found
+    assert scores_of(found)[3] == Score(candidate=1, seed=1, score=11)
+
+
+def test_what_a_training_raises_ends_the_worker_and_the_training_is_wanted_again(tmp_path: Path) -> None:
+    study = open_study(storage(tmp_path), QUESTION)
+
+    def fail(job: Job) -> Trained:
+        if job == (1, 0):
+            raise InvalidInput("no such thing")
+        return Trained(score=1, facts={})
+
+    with pytest.raises(InvalidInput, match="no such thing"):
+        work(study, wanted, fail)
+    assert list(finished(study)) == [(0, 0), (0, 1)]
+    assert len(work(study, wanted, lambda _: Trained(score=2, facts={}))) == 6
+
+
+def test_a_waiting_claim_of_a_dead_worker_is_used(tmp_path: Path) -> None:
+    study = open_study(storage(tmp_path), QUESTION)
+    study.enqueue_trial({"candidate": 0, "seed": 0})
+    work(study, wanted, lambda _: Trained(score=1, facts={}))
+    assert len(study.trials) == 6
+    assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
+
+
+def test_of_two_claims_of_one_training_the_earlier_has_it(tmp_path: Path) -> None:
+    study = open_study(storage(tmp_path), QUESTION)
+    study.enqueue_trial({"candidate": 0, "seed": 0})
+    study.enqueue_trial({"candidate": 0, "seed": 0})
+    trained = []
+
+    def train(job: Job) -> Trained:
+        trained.append(job)
+        return Trained(score=1, facts={})
+
+    work(study, wanted, train)
+    assert len(trained) == len(set(trained)) == 6
+
+
+def test_a_study_that_asks_something_else_is_refused(tmp_path: Path) -> None:
+    open_study(storage(tmp_path), QUESTION)
+    with pytest.raises(InvalidInput, match=r"its study 'study' asks something else .* give another --name"):
+        open_study(storage(tmp_path), {**QUESTION, "kind": "other"})
+    open_study(storage(tmp_path, "second"), {**QUESTION, "kind": "other"})
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:////no/such/folder/trials.db", "nothing://here", "postgresql://127.0.0.1:9/none", "trials.db"]
+)
+def test_a_storage_that_is_not_there_is_one_line(url: str) -> None:
+    with pytest.raises(InvalidInput, match=r"storage .*: cannot be used: ") as caught:
+        open_study(Storage(url=url, name="study"), QUESTION)
+    assert "\n" not in str(caught.value)
+
+
+WORKER = """
+import sys, time
+from trifold.study.trials import *
+study = open_study(Storage(url=sys.argv[1], name="study"), {"kind": "shared"}, heartbeat=1)
+def train(job):
+    print("train", *job, flush=True)
+    time.sleep(float(sys.argv[2]))
+    return Trained(score=sum(job), facts={"by": sys.argv[3]})
+def wanted(scores):
+    done = {(one.candidate, one.seed) for one in scores}
+    return [(candidate, 0) for candidate in range(8) if (candidate, 0) not in done]
+work(study, wanted, train, poll_seconds=0.2)
+"""
+
+
+def worker(url: str, seconds: float, name: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WORKER, url, str(seconds), name],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_three_workers_share_one_is_killed_and_its_trial_is_taken_over(tmp_path: Path) -> None:
+    where = storage(tmp_path)
+    study = open_study(where, {"kind": "shared"}, heartbeat=1)
+    workers = [worker(where.url, 600 if name == "killed" else 0.3, name) for name in ("killed", "second", "third")]
+    assert workers[0].stdout is not None
+    line = workers[0].stdout.readline()
+    assert line.startswith("train")
+    lost = int(line.split()[1])
+    time.sleep(0.5)
+    os.kill(workers[0].pid, signal.SIGKILL)
+    said = [one.communicate(timeout=120) for one in workers]
+    assert [one.returncode for one in workers[1:]] == [0, 0], said
+    done = [line for out, _ in said[1:] for line in out.splitlines()]
+    assert sorted(done) == [f"train {candidate} 0" for candidate in range(8)]  # each once, that of the dead one too
+    found = finished(study)
+    assert [job for job, _ in found.items()] == [(candidate, 0) for candidate in range(8)]
+    assert found[lost, 0].facts["by"] in ("second", "third")
+    failed = [trial for trial in study.get_trials() if trial.state == TrialState.FAIL]
+    assert [job_of(trial) for trial in failed] == [(lost, 0)]
+
+
+def test_the_storage_is_optunas_own(tmp_path: Path) -> None:
+    work(open_study(storage(tmp_path), QUESTION), wanted, lambda job: Trained(score=job[0], facts={}))
+    loaded = optuna.load_study(study_name="study", storage=storage(tmp_path).url)
+    assert loaded.best_trial.params["candidate"] == 2
