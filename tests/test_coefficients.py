@@ -121,7 +121,7 @@ def test_one_network_is_no_choice() -> None:
 
 
 def test_how_many_images_a_difference_takes() -> None:
-    assert images_to_tell(80, 82) == 2957  # 1.96^2 (0.16 + 0.1476) / 0.02^2, rounded up
+    assert images_to_tell(80, 82) == 2955  # 1.96^2 (0.16 + 0.1476) / 0.02^2, rounded up
     assert images_to_tell(82, 80) == images_to_tell(80, 82)
     with pytest.raises(InvalidInput, match="two equal accuracies"):
         images_to_tell(80, 80)
