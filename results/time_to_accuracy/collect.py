@@ -13,7 +13,8 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from scipy.stats import t
+
+from trifold.study.choose import mean_and_interval
 
 HERE = Path(__file__).parent
 LEVEL, SECONDS = 0.70, 900
@@ -33,8 +34,8 @@ def best(record: dict[str, Any]) -> float:
 
 def interval(values: list[float]) -> str:
     """The mean with its 95 % interval over the seeds (Student's t)."""
-    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return f"{statistics.mean(values):.1f} ± {half:.1f}"
+    mean, half = mean_and_interval(values)
+    return f"{mean:.1f} ± {half:.1f}"
 
 
 def main() -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import statistics
 from pathlib import Path
 
-from scipy.stats import t
-
+from trifold.study.choose import mean_and_interval
 from trifold.train.record import Record, read_record
 
 HERE = Path(__file__).parent
@@ -17,8 +15,8 @@ STARTS = ("random", "pretrained")
 
 def interval(values: list[float]) -> str:
     """The mean with its 95 % interval over the seeds (Student's t)."""
-    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return f"{statistics.mean(values):.2f} ± {half:.2f}"
+    mean, half = mean_and_interval(values)
+    return f"{mean:.2f} ± {half:.2f}"
 
 
 def row(records: list[Record], start: str) -> str:
