@@ -13,8 +13,8 @@ from trifold.baselines import load
 from trifold.cli.study import directions as command
 from trifold.cost import cost
 from trifold.errors import InvalidInput
-from trifold.scaling import PAPER, Coefficients, Rounding, scale
-from trifold.study.directions import EQUAL, WIDEST_ADJUSTMENT, Grid, Plan, equal_cost
+from trifold.scaling import PAPER, Coefficients, Multipliers, Rounding, scale
+from trifold.study.directions import EQUAL, WIDEST_ADJUSTMENT, Grid, Plan, equal_cost, shares
 
 NETS = ["mini", "efficientnet_b0", "mobilenet_v2", "resnet18"]
 
@@ -111,6 +111,19 @@ def test_depths_under_one_and_a_quarter_are_one_network_on_b0() -> None:
     assert len(deeper) == 1
     plan = equal_cost(baseline, directions, 2 * cost(baseline).multiply_adds, rounding=rounding)
     assert [one.directions for one in plan.candidates] == [tuple(directions)]
+
+
+def test_shares_are_of_the_growth_that_rounding_left() -> None:
+    b0, _ = load("efficientnet_b0")
+    assert shares(b0, scale(b0, Multipliers(depth=2))) == pytest.approx((1, 0, 0))
+    assert shares(b0, scale(b0, Multipliers(width=2))) == pytest.approx((0, 1, 0))
+    assert shares(b0, scale(b0, Multipliers(resolution=2))) == pytest.approx((0, 0, 1))
+    large = shares(b0, scale(b0, PAPER.multipliers(8)))  # 0.279, 0.292, 0.428 before rounding
+    assert large == pytest.approx((0.279, 0.292, 0.428), abs=0.01)
+    with pytest.raises(InvalidInput, match="is no larger than efficientnet_b0"):
+        shares(b0, b0)
+    with pytest.raises(InvalidInput, match="has 5 stages, efficientnet_b0 7"):
+        shares(b0, load("mini")[0])
 
 
 def test_rounding_is_a_setting() -> None:

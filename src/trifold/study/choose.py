@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from trifold.errors import InvalidInput
-from trifold.scaling import Coefficients
 
 DRAWS = 20_000
 """Of the fitted scores, for the chance that each candidate is the best."""
@@ -66,13 +65,6 @@ class Choice:
     noise: float
 
 
-def shares(directions: Sequence[Coefficients]) -> tuple[float, float, float]:
-    """What part of the growth of multiply-adds depth, width and resolution have, on the mean of directions; sum 1."""
-    parts = np.array([[math.log(d.alpha), 2 * math.log(d.beta), 2 * math.log(d.gamma)] for d in directions])
-    depth, width, resolution = (parts / parts.sum(axis=1, keepdims=True)).mean(axis=0)
-    return float(depth), float(width), float(resolution)
-
-
 def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     """The mean, and half of Student's 95 % interval of it; infinite for one value."""
     count = len(values)
@@ -90,7 +82,7 @@ def seed_noise(scores: Sequence[Score]) -> float | None:
 
 
 def choose(points: Sequence[tuple[float, float, float]], scores: Sequence[Score]) -> Choice:
-    """The standing of every candidate that has a score; points: each candidate's `shares`.
+    """The standing of every candidate that has a score; points: each candidate's `directions.shares`.
 
     Where no candidate has two seeds the noise is taken from the distances to the surface alone.
 

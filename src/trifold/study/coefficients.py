@@ -12,8 +12,9 @@ from typing import Any
 from trifold.architecture import Architecture, to_dict
 from trifold.data.dataset import Dataset
 from trifold.errors import InvalidInput
-from trifold.study.choose import Choice, Score, choose, going_on, mean_and_interval, next_seeds, shares
+from trifold.study.choose import Choice, Score, choose, going_on, mean_and_interval, next_seeds
 from trifold.study.directions import Plan as Directions
+from trifold.study.directions import shares
 from trifold.study.trials import Job, Storage, Trained, finished, open_study, scores_of, work
 from trifold.train.assemble import Progress
 from trifold.train.machine import Machine
@@ -51,8 +52,8 @@ class Search:
 
     @property
     def points(self) -> list[tuple[float, float, float]]:
-        """Each candidate's shares of the growth."""
-        return [shares(one.directions) for one in self.directions.candidates]
+        """Each candidate's shares of the growth, as they are after rounding."""
+        return [shares(self.baseline, one.architecture) for one in self.directions.candidates]
 
     @property
     def question(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ followed to the same real cost, equal networks are merged, and what does not com
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -113,6 +114,26 @@ class _Setting:
         scaled = scale(self.baseline, multipliers, self.rounding)
         spent = cost(scaled, num_classes=self.num_classes, in_channels=self.in_channels)
         return scaled, spent, spent.multiply_adds / self.target - 1
+
+
+def shares(baseline: Architecture, scaled: Architecture) -> tuple[float, float, float]:
+    """What part of the growth of multiply-adds depth, width and resolution really have, after rounding; sum 1.
+
+    Depth counts layers, width the stages' channels by their geometric mean, both as multiply-adds grow with them:
+    log d : 2 log w : 2 log r (paper §3.3).
+
+    Raises InvalidInput if the two have different stages, or the scaled one has grown in nothing.
+    """
+    if len(baseline.stages) != len(scaled.stages):
+        raise InvalidInput(f"{scaled.name} has {len(scaled.stages)} stages, {baseline.name} {len(baseline.stages)}")
+    pairs = list(zip(baseline.stages, scaled.stages, strict=True))
+    depth = math.log(sum(after.layers for _, after in pairs) / sum(before.layers for before, _ in pairs))
+    width = 2 * sum(math.log(after.channels / before.channels) for before, after in pairs) / len(pairs)
+    resolution = 2 * math.log(scaled.resolution / baseline.resolution)
+    whole = depth + width + resolution
+    if whole <= 0:
+        raise InvalidInput(f"{scaled.name} is no larger than {baseline.name}, so its growth has no shares")
+    return depth / whole, width / whole, resolution / whole
 
 
 def equal_cost(
