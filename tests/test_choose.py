@@ -103,8 +103,8 @@ def test_seeds_are_asked_for_in_two_rounds_and_nothing_twice() -> None:
 def of_directions(directions: Sequence[Coefficients]) -> np.ndarray:
     """The shares that directions ask for: log alpha, 2 log beta, 2 log gamma, over their sum."""
     parts = np.array([[math.log(d.alpha), 2 * math.log(d.beta), 2 * math.log(d.gamma)] for d in directions])
-    whole: np.ndarray = parts.sum(axis=1, keepdims=True)
-    return np.divide(parts, whole)
+    found: np.ndarray = parts / parts.sum(axis=1, keepdims=True)
+    return found
 
 
 def neighbours(directions: Sequence[Coefficients], step: float) -> np.ndarray:
