@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
+from tests import postgres
 from trifold.errors import InvalidInput
 from trifold.study.choose import Score
 from trifold.study.trials import Job, Storage, Trained, finished, job_of, open_study, scores_of, work
@@ -89,7 +92,14 @@ def test_a_study_that_asks_something_else_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite:////no/such/folder/trials.db", "nothing://here", "postgresql://127.0.0.1:9/none", "trials.db"]
+    "url",
+    [
+        "sqlite:////no/such/folder/trials.db",
+        "nothing://here",
+        "postgresql://me@127.0.0.1:9/none",
+        "postgresql://127.0.0.1:9/none",
+        "trials.db",
+    ],
 )
 def test_a_storage_that_is_not_there_is_one_line(url: str) -> None:
     with pytest.raises(InvalidInput, match=r"storage .*: cannot be used: ") as caught:
@@ -121,8 +131,20 @@ def worker(url: str, seconds: float, name: str) -> subprocess.Popen[str]:
     )
 
 
-def test_three_workers_share_one_is_killed_and_its_trial_is_taken_over(tmp_path: Path) -> None:
-    where = storage(tmp_path)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    """A storage that several processes use."""
+    if request.param == "sqlite":
+        yield storage(tmp_path)
+        return
+    if not postgres.available():
+        pytest.skip("no PostgreSQL server on this machine")
+    with postgres.server() as url:
+        yield Storage(url=url, name="study")
+
+
+def test_three_workers_share_one_is_killed_and_its_trial_is_taken_over(shared: Storage) -> None:
+    where = shared
     study = open_study(where, {"kind": "shared"}, heartbeat=1)
     workers = [worker(where.url, 600 if name == "killed" else 0.3, name) for name in ("killed", "second", "third")]
     assert workers[0].stdout is not None
@@ -140,6 +162,8 @@ def test_three_workers_share_one_is_killed_and_its_trial_is_taken_over(tmp_path:
     assert found[lost, 0].facts["by"] in ("second", "third")
     failed = [trial for trial in study.get_trials() if trial.state == TrialState.FAIL]
     assert [job_of(trial) for trial in failed] == [(lost, 0)]
+    backend: Any = study._storage
+    backend._backend.engine.dispose()  # before the server stops
 
 
 def test_the_storage_is_optunas_own(tmp_path: Path) -> None:

@@ -67,15 +67,20 @@ def open_study(storage: Storage, question: Mapping[str, Any], *, heartbeat: int 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     asked = _digest(question)
     try:
+        # PostgreSQL is spoken to by pg8000, which is BSD-licensed and pure Python; SQLAlchemy's default is not.
+        url = storage.url.replace("postgresql://", "postgresql+pg8000://", 1)
         with _quiet():
-            kept = RDBStorage(storage.url, heartbeat_interval=heartbeat, grace_period=heartbeat * LATE_AFTER)
+            kept = RDBStorage(url, heartbeat_interval=heartbeat, grace_period=heartbeat * LATE_AFTER)
         study = optuna.create_study(
             storage=kept, study_name=storage.name, direction="maximize", load_if_exists=True, sampler=_NoSampler()
         )
         if QUESTION not in study.user_attrs:
             study.set_user_attr(QUESTION, {"digest": asked, **question})
         found = study.user_attrs[QUESTION]["digest"]
-    except (SQLAlchemyError, ImportError, ValueError) as error:
+    except ImportError as error:
+        hint = "; pip install 'trifold[postgresql]'" if "pg8000" in str(error) else ""
+        raise InvalidInput(f"storage {storage.url}: cannot be used: {error}{hint}") from None
+    except (SQLAlchemyError, ValueError, TypeError) as error:  # TypeError: an address without a user
         first = str(error).strip().splitlines()[0]
         raise InvalidInput(f"storage {storage.url}: cannot be used: {first}") from None
     if found != asked:
