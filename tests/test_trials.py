@@ -84,6 +84,26 @@ def test_of_two_claims_of_one_training_the_earlier_has_it(tmp_path: Path) -> Non
     assert len(trained) == len(set(trained)) == 6
 
 
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_a_worker_whose_claim_another_took_claims_anew(tmp_path: Path) -> None:
+    study = open_study(storage(tmp_path), QUESTION)
+    study.ask()  # as when another worker was faster: no claim is waiting, so that Optuna makes a trial of its own
+    trained = []
+
+    def train(job: Job) -> Trained:
+        trained.append(job)
+        if len(trained) == 1:  # another worker takes this one's next claim
+            study.enqueue_trial({"candidate": 0, "seed": 1})
+            study.ask()
+            study.tell(study.trials[-1].number, 7.0)
+        return Trained(score=1, facts={})
+
+    found = work(study, wanted, train)
+    assert list(found) == wanted([])
+    assert found[0, 1].score == 7
+    assert (0, 1) not in trained
+
+
 def test_a_study_that_asks_something_else_is_refused(tmp_path: Path) -> None:
     open_study(storage(tmp_path), QUESTION)
     with pytest.raises(InvalidInput, match=r"its study 'study' asks something else .* give another --name"):

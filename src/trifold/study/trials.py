@@ -108,10 +108,10 @@ class _NoSampler(optuna.samplers.RandomSampler):
     """Every trial's parameters are given to it when it is claimed."""
 
 
-def job_of(trial: FrozenTrial) -> Job:
-    """The training that a trial stands for."""
-    given = trial.system_attrs["fixed_params"]
-    return int(given["candidate"]), int(given["seed"])
+def job_of(trial: FrozenTrial) -> Job | None:
+    """The training that a trial stands for; None where another worker took the claim that it was to be."""
+    given = trial.system_attrs.get("fixed_params")
+    return None if given is None else (int(given["candidate"]), int(given["seed"]))
 
 
 def finished(study: optuna.Study) -> dict[Job, Trained]:
@@ -120,7 +120,8 @@ def finished(study: optuna.Study) -> dict[Job, Trained]:
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         assert trial.value is not None
         facts = {name: value for name, value in trial.user_attrs.items() if name != WORKER}
-        found.setdefault(job_of(trial), Trained(score=trial.value, facts=facts))
+        if (job := job_of(trial)) is not None:
+            found.setdefault(job, Trained(score=trial.value, facts=facts))
     return {job: found[job] for job in sorted(found)}
 
 
@@ -178,15 +179,18 @@ def _started(process: str) -> str:
 
 
 def _score(study: optuna.Study, trial: optuna.Trial, train: Callable[[Job], Trained]) -> float:
-    """The score of a claimed trial; prunes it where an earlier one has the same training."""
+    """The score of a claimed trial; prunes it where it claims nothing, or an earlier one has the same training."""
+    (job,) = (job_of(own) for own in study.get_trials(deepcopy=False) if own.number == trial.number)
+    if job is None:
+        raise optuna.TrialPruned
     trial.set_user_attr(WORKER, f"{socket.gethostname()} {_started(str(os.getpid()))}")
-    candidate = trial.suggest_int("candidate", 0, 2**31 - 1)
-    seed = trial.suggest_int("seed", 0, 2**31 - 1)
+    for name in ("candidate", "seed"):  # for whoever looks at the storage
+        trial.suggest_int(name, 0, 2**31 - 1)
     live = (TrialState.RUNNING, TrialState.COMPLETE)
     for other in study.get_trials(deepcopy=False, states=live):
-        if other.number < trial.number and job_of(other) == (candidate, seed):
+        if other.number < trial.number and job_of(other) == job:
             raise optuna.TrialPruned
-    found = train((candidate, seed))
+    found = train(job)
     for name, value in found.facts.items():
         trial.set_user_attr(name, value)
     return found.score
