@@ -257,6 +257,11 @@ def _print_answer(search: Search, reached: Answer) -> None:
         f"with it; the best plain mean is {_named(plain)}; a seed's noise is {choice.noise:.2f} points"
         + ("; one seed: a smoke test" if search.seeds == 1 else "")
     )
+    if reached.needed is not None and reached.needed > reached.images:
+        click.echo(
+            f"telling it from the next best would take {reached.needed:,} images; minival has {reached.images:,}, and "
+            "what more seeds on it can tell holds for these images alone"
+        )
 
 
 def _plus_minus(mean: float, half: float) -> str:

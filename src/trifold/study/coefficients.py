@@ -91,10 +91,13 @@ class Answer:
 
     choice: None while fewer than two candidates have a score. trained: how many trainings are finished; full: how many
     the whole grid has, each candidate with every seed. test: each candidate's mean accuracy on test in percent, with
-    half its 95 % interval.
+    half its 95 % interval. images: in minival. needed: how many it would take to tell the best from the next best by
+    their fitted scores; None where these are equal or not between 0 and 100.
     """
 
     choice: Choice | None
+    images: int
+    needed: int | None
     trained: int
     full: int
     test: dict[int, tuple[float, float]]
@@ -123,7 +126,12 @@ def search_coefficients(
         name = f"{job[0]:02d}-seed-{job[1]}-{run_id(asked(plan, dataset.fingerprint))[:8]}"
         with nullcontext() if shown is None else shown(job, finished(study)) as progress:
             record = train(dataset, plan, run_folder=Path(folder) / "runs" / name, machine=machine, progress=progress)
-        facts = {"run": name, "test": 100 * record.accuracy, "seconds": record.result.seconds}
+        facts = {
+            "run": name,
+            "test": 100 * record.accuracy,
+            "seconds": record.result.seconds,
+            "minival": record.result.images["minival"],
+        }
         return Trained(score=100 * record.result.minival_accuracy, facts=facts)
 
     return work(study, search.wanted, one)
@@ -137,12 +145,20 @@ def answer(search: Search, found: Mapping[Job, Trained]) -> Answer:
         number: mean_and_interval([one.facts["test"] for (candidate, _), one in found.items() if candidate == number])
         for number in sorted(trained)
     }
+    choice = choose(search.points, scores) if len(trained) > 1 else None
     return Answer(
-        choice=choose(search.points, scores) if len(trained) > 1 else None,
+        choice=choice,
+        images=max((one.facts["minival"] for one in found.values()), default=0),
+        needed=None if choice is None else _needed(choice),
         trained=len(found),
         full=len(search.points) * search.seeds,
         test=test,
     )
+
+
+def _needed(choice: Choice) -> int | None:
+    second, first = sorted(one.fitted for one in choice.standings)[-2:]
+    return images_to_tell(first, second) if 0 < second < first < 100 else None
 
 
 def images_to_tell(first: float, second: float) -> int:
