@@ -164,6 +164,7 @@ def coefficients(net: str, data: str, only_plan: bool, as_json: bool, **options:
     Every candidate is trained once, then the best quarter with the other seeds. The same command goes on where it was
     stopped; given again elsewhere with the same --storage, it shares the work.
     """
+    from dataclasses import asdict
     from pathlib import Path
 
     from trifold.data.sources import open_data
@@ -203,7 +204,7 @@ def coefficients(net: str, data: str, only_plan: bool, as_json: bool, **options:
     )
     reached = answer(search, found)
     if as_json:
-        print_json({**_plan_json(plan), **_answer_json(reached)})
+        print_json({**_plan_json(plan), "answer": asdict(reached)})
     else:
         _print_answer(search, reached)
 
@@ -226,12 +227,6 @@ def _shown(search: Search) -> Shown:
         return progress_bar()
 
     return begin
-
-
-def _answer_json(reached: Answer) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {"answer": asdict(reached)}
 
 
 def _print_answer(search: Search, reached: Answer) -> None:

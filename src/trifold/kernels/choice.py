@@ -100,7 +100,7 @@ def _replaces_convolution(x: Tensor, conv: nn.Conv2d) -> bool:
 
 SMALL_SIDE, SMALL_CHANNELS = 16, 16
 """A 3x3 depthwise convolution of stride 2, or over a side or with channels less than these, is left to torch, but for
-maps smaller than the window: there its weights' gradient takes 15 to 190 times as long (docs/kernels.md)."""
+maps smaller than the window: there its weights' gradient takes 15 to 190 times as long (docs/kernels-by-shape.md)."""
 
 
 def _torch_convolves_faster(x: Tensor, conv: nn.Conv2d) -> bool:

@@ -9,8 +9,6 @@ be had again: its run folder goes on where it was.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import socket
 import time
@@ -27,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from trifold.errors import InvalidInput
 from trifold.study.choose import Score
+from trifold.train.record import run_id
 
 QUESTION = "question"
 """The user attribute in which a study keeps what it asks."""
@@ -65,14 +64,15 @@ def open_study(storage: Storage, question: Mapping[str, Any], *, heartbeat: int 
     Raises InvalidInput if the storage cannot be reached or read, or if its study of this name asks something else.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    asked = _digest(question)
+    asked = run_id(question)
     try:
         # PostgreSQL is spoken to by pg8000, which is BSD-licensed and pure Python; SQLAlchemy's default is not.
         url = storage.url.replace("postgresql://", "postgresql+pg8000://", 1)
         with _quiet():
             kept = RDBStorage(url, heartbeat_interval=heartbeat, grace_period=heartbeat * LATE_AFTER)
+        sampler = optuna.samplers.RandomSampler()  # asked nothing: a claim brings its trial's parameters
         study = optuna.create_study(
-            storage=kept, study_name=storage.name, direction="maximize", load_if_exists=True, sampler=_NoSampler()
+            storage=kept, study_name=storage.name, direction="maximize", load_if_exists=True, sampler=sampler
         )
         if QUESTION not in study.user_attrs:
             study.set_user_attr(QUESTION, {"digest": asked, **question})
@@ -97,15 +97,6 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
-
-
-def _digest(question: Mapping[str, Any]) -> str:
-    text = json.dumps(question, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-class _NoSampler(optuna.samplers.RandomSampler):
-    """Every trial's parameters are given to it when it is claimed."""
 
 
 def job_of(trial: FrozenTrial) -> Job | None:

@@ -60,7 +60,7 @@ def asked(plan: Plan, fingerprint: str) -> dict[str, Any]:
 
 
 def run_id(asked: Mapping[str, Any]) -> str:
-    """16 hex digits that change with anything that was asked."""
+    """16 hex digits that change with anything that was asked, of a run or of a study."""
     text = json.dumps(asked, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

@@ -83,7 +83,7 @@ static TARGET void NAME(add_moments)(REAL *sums, const REAL *row, long step, lon
     }
 }
 
-/* sums: (3, BLOCK), of the output's images [begin, end), as add_moments takes them. */
+/* sums: (3, BLOCK), of the output's images [from, to), as add_moments takes them. */
 static TARGET void NAME(middle_piece)(const struct window *w, const struct norm *n, const REAL *x, const REAL *affine,
                                       const REAL *weights, REAL *out, REAL *sums, long from, long to, long channel,
                                       REAL *scratch) {
