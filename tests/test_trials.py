@@ -127,10 +127,16 @@ def test_a_storage_that_is_not_there_is_one_line(url: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pg8000", None)
+    with pytest.raises(InvalidInput, match=r"its driver is not installed: pip install 'trifold\[postgresql\]'"):
+        open_study(Storage(url="postgresql://me@127.0.0.1:9/none", name="study"), QUESTION)
+
+
 WORKER = """
 import sys, time
 from trifold.study.trials import *
-study = open_study(Storage(url=sys.argv[1], name="study"), {"kind": "shared"}, heartbeat=1)
+study = open_study(Storage(url=sys.argv[1], name="study"), {"kind": "shared"}, heartbeat=10)
 def train(job):
     print("train", *job, flush=True)
     time.sleep(float(sys.argv[2]))
@@ -165,7 +171,7 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
 
 def test_three_workers_share_one_is_killed_and_its_trial_is_taken_over(shared: Storage) -> None:
     where = shared
-    study = open_study(where, {"kind": "shared"}, heartbeat=1)
+    study = open_study(where, {"kind": "shared"}, heartbeat=10)
     workers = [worker(where.url, 600 if name == "killed" else 0.3, name) for name in ("killed", "second", "third")]
     assert workers[0].stdout is not None
     line = workers[0].stdout.readline()

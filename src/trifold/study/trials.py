@@ -78,8 +78,8 @@ def open_study(storage: Storage, question: Mapping[str, Any], *, heartbeat: int 
             study.set_user_attr(QUESTION, {"digest": asked, **question})
         found = study.user_attrs[QUESTION]["digest"]
     except ImportError as error:
-        hint = "; pip install 'trifold[postgresql]'" if "pg8000" in str(error) else ""
-        raise InvalidInput(f"storage {storage.url}: cannot be used: {error}{hint}") from None
+        driver = "pip install 'trifold[postgresql]'" if storage.url.startswith("postgresql://") else str(error)
+        raise InvalidInput(f"storage {storage.url}: cannot be used: its driver is not installed: {driver}") from None
     except (SQLAlchemyError, ValueError, TypeError) as error:  # TypeError: an address without a user
         first = str(error).strip().splitlines()[0]
         raise InvalidInput(f"storage {storage.url}: cannot be used: {first}") from None
