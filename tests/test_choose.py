@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import spearmanr, ttest_1samp
 
 from trifold.baselines import load
 from trifold.cost import cost
 from trifold.errors import InvalidInput
 from trifold.scaling import Coefficients
-from trifold.study.choose import Score, choose, mean_and_interval, next_seeds, seed_noise
+from trifold.study.choose import Score, choose, mean_and_interval, next_seeds, seed_noise, spread
 from trifold.study.directions import Candidate, Grid, equal_cost, shares
+from trifold.study.pruning import replay
 
 Random = np.random.Generator
 
@@ -87,7 +89,7 @@ def test_seeds_are_asked_for_in_two_rounds_and_nothing_twice() -> None:
     points = shares_of("efficientnet_b0")
     scores: list[Score] = []
     asked = next_seeds(points, scores, 3)
-    assert asked == [(number, 0) for number in range(len(points))]
+    assert sorted(asked) == [(number, 0) for number in range(len(points))]
     while asked := next_seeds(points, scores, 3):
         number, seed = asked[0]
         assert (number, seed) not in {(one.candidate, one.seed) for one in scores}
@@ -127,23 +129,73 @@ def plant(points: np.ndarray, apart: np.ndarray, random: Random) -> tuple[np.nda
     return 90 - 0.15 * loss / loss[one_step].min(), best
 
 
-@pytest.mark.parametrize("grid", [Grid(), Grid(tolerance=0.15), Grid(growth=1.8)], ids=str)
-def test_a_planted_direction_is_found_with_half_the_trainings(grid: Grid) -> None:
+EPOCHS = 12
+
+
+def courses(points: np.ndarray, ends: np.ndarray, behind: float, random: Random) -> np.ndarray:
+    """Scores by epoch that end where they must; how slowly is another function of the shares, so that many cross.
+
+    behind: about how many points the first epochs are below the end.
+    """
+    tilt = points[:, [0, 2]] @ random.normal(size=2)
+    slow = 1 + 1.2 * (tilt - tilt.min()) / np.ptp(tilt) + 0.1 * random.standard_normal(len(points))
+    left = 1 - np.arange(1, EPOCHS + 1) / EPOCHS
+    noise = 0.3 * random.standard_normal((len(points), EPOCHS)) * (left > 0)
+    found: np.ndarray = ends[:, None] - behind * left[None] ** slow.clip(0.6)[:, None] + noise
+    return found
+
+
+@pytest.mark.parametrize(
+    ("grid", "behind"),
+    [*product([Grid(), Grid(tolerance=0.15), Grid(growth=1.8)], [0, 6]), (Grid(growth=1.8), 25)],
+    ids=str,
+)
+def test_a_planted_direction_is_found_with_half_the_training(grid: Grid, behind: float) -> None:
+    """behind: 0: nothing is stopped early."""
     directions, repetitions = grid.directions(), 100
     points, apart = of_directions(directions), neighbours(directions, grid.step)
-    random, found, argmax, spent = np.random.default_rng(1), [], [], []
+    shares, order = points.tolist(), spread(points.tolist())
+    random, found, argmax, spent, agree = np.random.default_rng(1), [], [], [], []
     for _ in range(repetitions):
         truth, best = plant(points, apart, random)
         drawn = truth[:, None] + random.uniform(0.4, 0.6) * random.standard_normal((len(points), 3))
+        stopped: dict[int, int] = {}
+        if behind:
+            curves = courses(points, drawn[:, 0], behind, random)
+            agree.append(spearmanr(curves[:, EPOCHS // 2 - 1], truth).statistic)
+            stopped = replay([(i, dict(enumerate(curves[i], start=1)), float(drawn[i, 0])) for i in order])
         scores: list[Score] = []
-        while asked := next_seeds(points.tolist(), scores, 3):
+        while asked := next_seeds(shares, scores, 3, stopped):
             scores += [Score(candidate=i, seed=seed, score=float(drawn[i, seed])) for i, seed in asked]
-        found.append(apart[best, choose(points.tolist(), scores).best])
+        found.append(apart[best, choose(shares, scores).best])
         argmax.append(apart[best, int(drawn.mean(axis=1).argmax())])
-        spent.append(len(scores) / drawn.size)
+        spent.append((EPOCHS * len(scores) + sum(stopped.values())) / (EPOCHS * drawn.size))
     sys.stdout.write(
         f"\n{grid}, {len(points)} directions, {repetitions} times: {np.mean(found):.0%} within one grid step with "
-        f"{max(spent):.0%} of the trainings; the full grid's plain argmax {np.mean(argmax):.0%}"
+        f"{np.mean(spent):.0%} of the training steps, at most {max(spent):.0%}; the full grid's plain argmax "
+        f"{np.mean(argmax):.0%}"
     )
     assert max(spent) <= 0.5
     assert np.mean(found) >= 0.9
+    if behind:
+        sys.stdout.write(f"; ranks half way and in truth agree by {np.mean(agree):.2f}")
+        assert np.mean(agree) < 0.8  # the curves do cross
+        assert np.mean(spent) < 0.45  # and something is saved
+
+
+def test_nothing_is_stopped_before_four_have_ended_nor_one_that_can_still_win() -> None:
+    even = {1: 10.0, 2: 20.0}
+    assert replay([(number, even, 30.0) for number in range(3)] + [(3, {1: 0.0, 2: 1.0}, 2.0)]) == {}
+    four = [(number, even, 30.0) for number in range(4)]
+    assert replay([*four, (4, {1: 0.0, 2: 1.0}, 2.0)]) == {4: 1}
+    slow = (0, {1: 0.0, 2: 20.0}, 30.0)  # one that gained as much protects the next
+    assert replay([slow, *four[1:], (4, {1: 0.0, 2: 1.0}, 2.0)]) == {}
+    assert replay([*four, (4, {1: 10.0, 2: 1.0}, 2.0)]) == {}  # at the last epoch there is nothing to save
+
+
+def test_the_first_trainings_span_the_grid() -> None:
+    points = shares_of("efficientnet_b0")
+    order = spread(points)
+    assert sorted(order) == list(range(len(points)))
+    extremes = set(np.argmax(points, axis=0).tolist())
+    assert extremes <= set(order[:4])

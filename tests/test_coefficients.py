@@ -24,6 +24,7 @@ from trifold.errors import InvalidInput
 from trifold.scaling import Rounding
 from trifold.study.coefficients import Search, images_to_tell
 from trifold.study.directions import Grid, equal_cost
+from trifold.study.run import Common
 from trifold.train.recipes import find_recipe
 
 GRID = ("--divisor", "1", "--resolution-step", "1", "--step", "0.2", "--tolerance", "0.2", "--epochs", "1")
@@ -68,23 +69,27 @@ def test_the_search_answers_goes_on_and_shares_nothing_twice(inputs: Path, tmp_p
     assert found(call(*arguments(inputs, tmp_path, "--json"))) == first
     assert time.monotonic() - started < 10  # nothing was trained
 
-    told = call(*arguments(inputs, tmp_path)).stdout
+    for out, storage, told in (
+        (tmp_path, "", "holds a study that asks something else; give another --out"),
+        (tmp_path / "other", f"sqlite:///{tmp_path / 'trials.db'}", "its study 'study' asks something else"),
+    ):
+        other = call(*arguments(inputs, out, "--epochs", "2", *(("--storage", storage) if storage else ())))
+        assert other.exit_code != 0
+        assert isinstance(other.exception, InvalidInput)
+        assert told in str(other.exception)
+
+    told = call(*arguments(inputs, tmp_path, "--collect")).stdout
     assert f"{answer['trained']} trainings; the full grid has {answer['full']}" in told
     assert "others are tied with it" in told
     assert answer["images"] > 0
     if answer["needed"] is not None and answer["needed"] > answer["images"]:
         assert f"would take {answer['needed']:,} images; minival has {answer['images']:,}" in told
 
-    other = call(*arguments(inputs, tmp_path, "--epochs", "2"))
-    assert other.exit_code != 0
-    assert isinstance(other.exception, InvalidInput)
-    assert "its study 'coefficients' asks something else" in str(other.exception)
-
 
 def test_the_plan_trains_nothing(inputs: Path, tmp_path: Path) -> None:
     done = call(*arguments(inputs, tmp_path / "none", "--plan"))
     assert done.exit_code == 0
-    assert "trainings of 1 epochs; the full grid has" in done.stdout
+    assert "trainings of 1 epochs (the full grid has" in done.stdout
     assert not (tmp_path / "none").exists()
 
 
@@ -116,10 +121,8 @@ def test_one_network_is_no_choice() -> None:
         Search(
             baseline=baseline,
             directions=replace(plan, candidates=plan.candidates[:1]),
-            recipe=recipe,
+            common=Common(recipe=recipe, split_seed=0, data="", classes=1000, channels=3),
             seeds=2,
-            split_seed=0,
-            fingerprint="",
         )
 
 

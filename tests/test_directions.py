@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from trifold.baselines import load
-from trifold.cli.study import directions as command
+from trifold.cli.directions import directions as command
 from trifold.cost import cost
 from trifold.errors import InvalidInput
 from trifold.scaling import PAPER, Coefficients, Multipliers, Rounding, scale

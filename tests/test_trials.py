@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from tests import postgres
 from trifold.errors import InvalidInput
 from trifold.study.choose import Score
-from trifold.study.trials import Job, Storage, Trained, finished, job_of, open_study, scores_of, work
+from trifold.study.trials import Job, Report, Storage, Trained, finished, job_of, open_study, scores_of, work
 
 QUESTION = {"kind": "test", "of": [1, 2.5, "three"]}
 
@@ -27,15 +27,14 @@ def storage(folder: Path, name: str = "study") -> Storage:
     return Storage(url=f"sqlite:///{folder / 'trials.db'}", name=name)
 
 
-def wanted(scores: list[Score]) -> list[Job]:
-    done = {(one.candidate, one.seed) for one in scores}
-    return [(candidate, seed) for candidate in range(3) for seed in range(2) if (candidate, seed) not in done]
+def wanted(found: Mapping[Job, Trained]) -> list[Job]:
+    return [(candidate, seed) for candidate in range(3) for seed in range(2) if (candidate, seed) not in found]
 
 
 def test_every_training_is_done_once_and_kept_with_its_facts(tmp_path: Path) -> None:
     study, trained = open_study(storage(tmp_path), QUESTION), []
 
-    def train(job: Job) -> Trained:
+    def train(job: Job, report: Report) -> Trained:
         trained.append(job)
         return Trained(score=10 * job[0] + job[1], facts={"run": f"{job[0]}-{job[1]}"})
 
@@ -44,14 +43,14 @@ def test_every_training_is_done_once_and_kept_with_its_facts(tmp_path: Path) -> 
     assert [one.score for one in found.values()] == [0, 1, 10, 11, 20, 21]
     assert found[2, 1].facts == {"run": "2-1"}
     again = open_study(storage(tmp_path), QUESTION)
-    assert work(again, wanted, lambda _: pytest.fail("nothing is left")) == found
+    assert work(again, wanted, lambda *_: pytest.fail("nothing is left")) == found
     assert scores_of(found)[3] == Score(candidate=1, seed=1, score=11)
 
 
 def test_what_a_training_raises_ends_the_worker_and_the_training_is_wanted_again(tmp_path: Path) -> None:
     study = open_study(storage(tmp_path), QUESTION)
 
-    def fail(job: Job) -> Trained:
+    def fail(job: Job, report: Report) -> Trained:
         if job == (1, 0):
             raise InvalidInput("no such thing")
         return Trained(score=1, facts={})
@@ -59,13 +58,13 @@ def test_what_a_training_raises_ends_the_worker_and_the_training_is_wanted_again
     with pytest.raises(InvalidInput, match="no such thing"):
         work(study, wanted, fail)
     assert list(finished(study)) == [(0, 0), (0, 1)]
-    assert len(work(study, wanted, lambda _: Trained(score=2, facts={}))) == 6
+    assert len(work(study, wanted, lambda *_: Trained(score=2, facts={}))) == 6
 
 
 def test_a_waiting_claim_of_a_dead_worker_is_used(tmp_path: Path) -> None:
     study = open_study(storage(tmp_path), QUESTION)
     study.enqueue_trial({"candidate": 0, "seed": 0})
-    work(study, wanted, lambda _: Trained(score=1, facts={}))
+    work(study, wanted, lambda *_: Trained(score=1, facts={}))
     assert len(study.trials) == 6
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
 
@@ -76,7 +75,7 @@ def test_of_two_claims_of_one_training_the_earlier_has_it(tmp_path: Path) -> Non
     study.enqueue_trial({"candidate": 0, "seed": 0})
     trained = []
 
-    def train(job: Job) -> Trained:
+    def train(job: Job, report: Report) -> Trained:
         trained.append(job)
         return Trained(score=1, facts={})
 
@@ -90,7 +89,7 @@ def test_a_worker_whose_claim_another_took_claims_anew(tmp_path: Path) -> None:
     study.ask()  # as when another worker was faster: no claim is waiting, so that Optuna makes a trial of its own
     trained = []
 
-    def train(job: Job) -> Trained:
+    def train(job: Job, report: Report) -> Trained:
         trained.append(job)
         if len(trained) == 1:  # another worker takes this one's next claim
             study.enqueue_trial({"candidate": 0, "seed": 1})
@@ -99,9 +98,38 @@ def test_a_worker_whose_claim_another_took_claims_anew(tmp_path: Path) -> None:
         return Trained(score=1, facts={})
 
     found = work(study, wanted, train)
-    assert list(found) == wanted([])
+    assert list(found) == wanted({})
     assert found[0, 1].score == 7
     assert (0, 1) not in trained
+
+
+def test_a_weak_training_is_stopped_kept_as_such_and_can_be_finished(tmp_path: Path) -> None:
+    pruner = optuna.pruners.PercentilePruner(50.0, n_startup_trials=1, n_warmup_steps=2)
+    study, levels, finish = open_study(storage(tmp_path), QUESTION, pruner=pruner), (60.0, 80.0, 40.0), False
+
+    def train(job: Job, report: Report) -> Trained:
+        curve = {}
+        for epoch in range(1, 5):
+            curve[epoch] = levels[job[0]] + epoch
+            if report(epoch, curve[epoch]) and not finish:
+                return Trained(score=curve[epoch], facts={"run": "half"}, curve=curve, stopped=epoch, whole=False)
+        return Trained(score=curve[4], facts={"run": "whole"})
+
+    def first(found: Mapping[Job, Trained]) -> list[Job]:
+        return [(candidate, 0) for candidate in range(3) if (candidate, 0) not in found]
+
+    found = work(study, first, train)
+    assert [(one.whole, one.stopped, one.score) for one in found.values()] == [
+        (True, 0, 64.0), (True, 0, 84.0), (False, 2, 42.0),
+    ]  # fmt: skip
+    assert found[2, 0].curve == {1: 41.0, 2: 42.0}
+    assert found[2, 0].facts == {"run": "half"}
+    assert [one.candidate for one in scores_of(found)] == [0, 1]
+    finish = True
+    again = work(study, lambda found: [] if found[2, 0].whole else [(2, 0)], train)
+    assert (again[2, 0].whole, again[2, 0].stopped, again[2, 0].score) == (True, 2, 44.0)
+    assert list(again[2, 0].curve) == [1, 2, 3, 4]
+    assert [again[candidate, 0] for candidate in (0, 1)] == [found[candidate, 0] for candidate in (0, 1)]
 
 
 def test_a_study_that_asks_something_else_is_refused(tmp_path: Path) -> None:
@@ -137,13 +165,12 @@ WORKER = """
 import sys, time
 from trifold.study.trials import *
 study = open_study(Storage(url=sys.argv[1], name="study"), {"kind": "shared"}, heartbeat=10)
-def train(job):
+def train(job, report):
     print("train", *job, flush=True)
     time.sleep(float(sys.argv[2]))
     return Trained(score=sum(job), facts={"by": sys.argv[3]})
-def wanted(scores):
-    done = {(one.candidate, one.seed) for one in scores}
-    return [(candidate, 0) for candidate in range(8) if (candidate, 0) not in done]
+def wanted(found):
+    return [(candidate, 0) for candidate in range(8) if (candidate, 0) not in found]
 work(study, wanted, train, poll_seconds=0.2)
 """
 
@@ -193,6 +220,6 @@ def test_three_workers_share_one_is_killed_and_its_trial_is_taken_over(shared: S
 
 
 def test_the_storage_is_optunas_own(tmp_path: Path) -> None:
-    work(open_study(storage(tmp_path), QUESTION), wanted, lambda job: Trained(score=job[0], facts={}))
+    work(open_study(storage(tmp_path), QUESTION), wanted, lambda job, _: Trained(score=job[0], facts={}))
     loaded = optuna.load_study(study_name="study", storage=storage(tmp_path).url)
     assert loaded.best_trial.params["candidate"] == 2

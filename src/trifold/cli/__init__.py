@@ -7,7 +7,7 @@ import time
 
 import click
 
-from trifold.cli import describe, doctor, study, training
+from trifold.cli import cam, describe, directions, doctor, family, study, training
 from trifold.cli.options import BEGAN, is_first
 from trifold.errors import Failed, InvalidInput, Stopped
 
@@ -61,16 +61,19 @@ COMMANDS = (
     describe.show,
     describe.list_,
     describe.scale,
-    describe.family,
+    family.family,
     describe.explain,
     describe.paper,
     training.fit,
     training.train,
     training.evaluate,
     training.predict,
+    cam.cam,
     doctor.doctor,
-    study.directions,
+    directions.directions,
     study.coefficients,
+    study.ablate,
+    study.report,
 )
 for command in COMMANDS:
     trifold.add_command(command)

@@ -9,7 +9,6 @@ import click
 from trifold.cli.options import (
     coefficients_of,
     counting_options,
-    file_name,
     json_option,
     labelled,
     print_json,
@@ -206,77 +205,6 @@ def _budget_lines(answer: dict[str, Any]) -> list[str]:
     if answer["width_adjustment"] != 1:
         lines.append(f"width raised by {100 * (answer['width_adjustment'] - 1):.1f} % to spend the remainder")
     return lines
-
-
-PICTURES = (".png", ".svg", ".pdf")
-
-
-@click.command()
-@click.argument("net")
-@click.option("--phi", "phis", default="0..7", show_default=True, help="Range a..b in steps of 1, or a list 0,0.5,1.")
-@click.option("--picture", type=click.Path(dir_okay=False), help="Where the cost curves go  [NET-family.png].")
-@rule_options
-@counting_options
-@json_option
-def family(
-    net: str, phis: str, picture: str | None, classes: int, in_channels: int, as_json: bool, **options: Any
-) -> None:
-    """Print the family that phi makes of NET, and draw its cost curves."""
-    from pathlib import Path
-
-    from trifold.baselines import load
-    from trifold.scaling import family as members_of
-
-    architecture, own = load(net)
-    rounding, coefficients = rounding_of(options, own), coefficients_of(options)
-    members = members_of(
-        architecture, _phis(phis), coefficients, rounding, num_classes=classes, in_channels=in_channels
-    )
-    path = Path(picture or f"{file_name(architecture.name)}-family.png")
-    if path.suffix not in PICTURES:
-        raise InvalidInput(f"--picture must end in {' or '.join(PICTURES)}, got {str(path)!r}")
-    from trifold.report.figures import FamilyRow, draw_family
-
-    points = [
-        FamilyRow(
-            f"φ {m.phi:g}",
-            m.phi,
-            m.cost.multiply_adds,
-            m.cost.parameters,
-            m.cost.activations,
-            m.architecture.resolution,
-        )
-        for m in members
-    ]
-    draw_family(points, path, title=f"{architecture.name} scaled by phi")
-    columns = ("phi", "depth", "width", "resolution", "blocks", "parameters", "multiply_adds", "activations")
-    rows = [
-        (m.phi, m.multipliers.depth, m.multipliers.width, m.architecture.resolution, m.architecture.num_blocks,
-         m.cost.parameters, m.cost.multiply_adds, m.cost.activations)
-        for m in members
-    ]  # fmt: skip
-    if as_json:
-        print_json({"net": architecture.name, "picture": str(path),
-                     "members": [dict(zip(columns, row, strict=True)) for row in rows]})  # fmt: skip
-    else:
-        growth = f"alpha·beta²·gamma² = {coefficients.growth:.4g}"
-        print_table(labelled(f"{architecture.name}, {growth}", columns, rows))
-        click.echo(f"cost curves: {path}")
-
-
-def _phis(text: str) -> list[float]:
-    """The values that --phi names: a..b in steps of 1, or a comma-separated list."""
-    try:
-        if ".." in text:
-            first, last = map(float, text.split(".."))
-            values = [first + i for i in range(int(min(last - first, 100)) + 1)]
-        else:
-            values = [float(part) for part in text.split(",")]
-    except (ValueError, OverflowError):
-        raise InvalidInput(f"--phi must be a range such as 0..7 or a list such as 0,0.5,1, got {text!r}") from None
-    if not values:
-        raise InvalidInput(f"--phi holds no value: {text!r}")
-    return values
 
 
 @click.command()

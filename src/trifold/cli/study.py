@@ -1,4 +1,4 @@
-"""Commands of the studies."""
+"""Commands of the studies: the search for coefficients, the comparison of dimensions, and their pages."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trifold.cli.directions import grid_options, grid_plan, print_plan
 from trifold.cli.options import (
     Command,
-    counting_options,
     json_option,
     labelled,
     print_json,
@@ -17,247 +17,355 @@ from trifold.cli.options import (
     rounding_of,
     rounding_options,
 )
+from trifold.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from trifold.architecture import Architecture
+    from trifold.data.glimpse import Glimpse
     from trifold.scaling import Coefficients
-    from trifold.study.coefficients import Answer, Search, Shown
-    from trifold.study.directions import Candidate, Plan
+    from trifold.study.comparison import Comparison
+    from trifold.study.directions import Plan
+    from trifold.study.run import Common, Study
     from trifold.study.trials import Job, Trained
     from trifold.train.assemble import Progress
+    from trifold.train.recipe import Recipe
 
-COLUMNS = (
-    "alpha", "beta", "gamma", "others", "phi", "layers", "stem", "resolution", "parameters", "multiply_adds", "off_%",
-    "width_x",
+_STUDY_OPTIONS = (
+    click.option("--recipe", default="small", show_default=True, help="How to train: as for `trifold train`."),
+    click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe."),
+    click.option("--epochs", type=int, help="Short for --set epochs=N."),
+    click.option("--split-seed", default=0, show_default=True, help="Of the split that all trainings share."),
+    click.option("--skip-bad", is_flag=True, help="Leave bad images out, named and counted, instead of stopping."),
+    click.option("--threads", type=int, default=1, show_default=True, help="Of torch, in each training."),
+    click.option("--storage", help="Optuna's storage, which several workers may share  [sqlite in --out]."),
+    click.option("--name", default="study", show_default=True, help="Of the study in the storage."),
+    click.option("--plan", "only_plan", is_flag=True, help="Print what would be trained, with the hours, and stop."),
+    click.option("--collect", is_flag=True, help="Train nothing: collect what is finished, and report."),
 )  # fmt: skip
 
 
-def _plan_json(plan: Plan) -> dict[str, Any]:
-    """What --json prints of a plan."""
-    from dataclasses import asdict
-
-    from trifold.architecture import to_dict
-
-    return {
-        "target": plan.target,
-        "candidates": [
-            {
-                "directions": [asdict(direction) for direction in one.directions],
-                "phi": one.phi,
-                "multipliers": asdict(one.multipliers),
-                "width_adjustment": one.width_adjustment,
-                "multiply_adds": one.cost.multiply_adds,
-                "parameters": one.cost.parameters,
-                "off": one.off,
-                "architecture": to_dict(one.architecture),
-            }
-            for one in plan.candidates
-        ],
-        "unreachable": [{**asdict(one.direction), "nearest": one.nearest} for one in plan.unreachable],
-    }
-
-
-def _named(direction: Coefficients) -> str:
-    return f"({direction.alpha:g}, {direction.beta:g}, {direction.gamma:g})"
-
-
-def _row(one: Candidate) -> tuple[str | int | float | None, ...]:
-    first, net = one.directions[0], one.architecture
-    layers = sum(stage.layers for stage in net.stages)
-    sizes = (layers, net.stem.channels, net.resolution, one.cost.parameters, one.cost.multiply_adds)
-    adjusted = None if one.width_adjustment == 1 else one.width_adjustment
-    coefficients = (f"{first.alpha:g}", f"{first.beta:g}", f"{first.gamma:g}")
-    return *coefficients, len(one.directions) - 1, one.phi, *sizes, f"{100 * one.off:+.1f}", adjusted
-
-
-_GRID_OPTIONS = (
-    click.option("--factor", default=2.0, show_default=True, help="Candidates cost NET's multiply-adds times this."),
-    click.option("--step", default=0.1, show_default=True, help="Of the grid of alpha, beta and gamma, from 1 on."),
-    click.option("--growth", default=2.0, show_default=True, help="What alpha * beta^2 * gamma^2 must be near."),
-    click.option("--tolerance", default=0.1, show_default=True, help="How far from it it may be."),
-)  # fmt: skip
-
-
-def _grid_options(command: Command) -> Command:
-    command = rounding_options(command)
-    for option in reversed(_GRID_OPTIONS):
+def _study_options(command: Command) -> Command:
+    for option in reversed(_STUDY_OPTIONS):
         command = option(command)
     return command
-
-
-def _planned(net: str, classes: int, in_channels: int, options: Mapping[str, Any]) -> tuple[Architecture, Plan]:
-    """The baseline, and its grid at equal cost."""
-    from trifold.baselines import load
-    from trifold.cost import cost
-    from trifold.study.directions import Grid, equal_cost
-
-    architecture, family = load(net)
-    grid = Grid(step=options["step"], growth=options["growth"], tolerance=options["tolerance"])
-    own = cost(architecture, num_classes=classes, in_channels=in_channels).multiply_adds
-    return architecture, equal_cost(
-        architecture,
-        grid.directions(),
-        own * options["factor"],
-        rounding=rounding_of(options, family),
-        num_classes=classes,
-        in_channels=in_channels,
-    )
-
-
-@click.command()
-@click.argument("net")
-@_grid_options
-@counting_options
-@json_option
-def directions(net: str, classes: int, in_channels: int, as_json: bool, **options: Any) -> None:
-    """Print which networks a grid of directions really holds: followed to one cost, equal ones merged.
-
-    These are the candidates of the paper's small grid search for alpha, beta and gamma.
-    """
-    architecture, plan = _planned(net, classes, in_channels, options)
-    if as_json:
-        print_json(_plan_json(plan))
-    else:
-        _print_plan(architecture, plan, options["factor"])
-
-
-def _print_plan(architecture: Architecture, plan: Plan, factor: float) -> None:
-    from trifold.study.directions import EQUAL
-
-    asked = sum(len(one.directions) for one in plan.candidates) + len(plan.unreachable)
-    title = (
-        f"{architecture.name}: {asked} directions are {len(plan.candidates)} networks within {EQUAL:.0%} of "
-        f"{plan.target:,} multiply-adds, {factor:g} times its own"
-    )
-    print_table(labelled(title, COLUMNS, [_row(one) for one in plan.candidates]))
-    for one in plan.candidates:
-        if len(one.directions) > 1:
-            others = ", ".join(map(_named, one.directions[1:]))
-            click.echo(f"{_named(one.directions[0])} is the same network as {others}")
-    if plan.unreachable:
-        missed = ", ".join(f"{_named(one.direction)} {100 * one.nearest:+.1f} %" for one in plan.unreachable)
-        click.echo(f"no network of that cost, even with its width adjusted; the nearest: {missed}")
 
 
 @click.command()
 @click.argument("net")
 @click.argument("data")
-@_grid_options
+@grid_options
 @click.option("--seeds", default=3, show_default=True, help="Of the candidates that go on to the second round.")
-@click.option("--recipe", default="small", show_default=True, help="How to train: as for `trifold train`.")
-@click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe.")
-@click.option("--epochs", type=int, help="Short for --set epochs=N.")
-@click.option("--split-seed", default=0, show_default=True, help="Of the split that all trainings share.")
-@click.option("--skip-bad", is_flag=True, help="Leave bad images out, named and counted, instead of stopping.")
-@click.option("--threads", type=int, default=1, show_default=True, help="Of torch, in each training.")
-@click.option("--out", default="studies/coefficients", show_default=True, help="Folder of the trainings.")
-@click.option("--storage", help="Optuna's storage, which several workers may share  [sqlite in --out].")
-@click.option("--name", default="coefficients", show_default=True, help="Of the study in the storage.")
-@click.option("--plan", "only_plan", is_flag=True, help="Print the candidates and stop.")
+@click.option("--keep-weak", is_flag=True, help="Stop no training early.")
+@click.option("--finish-stopped", is_flag=True, help="Finish at last what was stopped early, and say what it changes.")
+@_study_options
+@click.option("--out", default="studies/coefficients", show_default=True, help="Folder of the study.")
 @json_option
-def coefficients(net: str, data: str, only_plan: bool, as_json: bool, **options: Any) -> None:
+def coefficients(net: str, data: str, as_json: bool, **options: Any) -> None:
     """Find alpha, beta and gamma for NET on DATA: the paper's small grid search, at equal real cost, with seeds.
 
-    Every candidate is trained once, then the best quarter with the other seeds. The same command goes on where it was
-    stopped; given again elsewhere with the same --storage, it shares the work.
+    Every candidate is trained once, then the best quarter with the other seeds; a weak first training is stopped early.
+    The same command goes on where it was stopped; given again elsewhere with the same --storage, it shares the work.
     """
+    from trifold.study.directions import going_on
+
+    recipe, seen = _recipe(net, options), _glimpse(data)
+
+    def planned(classes: int, channels: int) -> tuple[Architecture, Plan]:
+        architecture, plan = grid_plan(net, classes, channels, options)
+        if not as_json or options["only_plan"]:
+            print_plan(architecture, plan, options["factor"])
+            count, seeds = len(plan.candidates), options["seeds"]
+            costs: list[float] = [one.cost.multiply_adds for one in plan.candidates]
+            most = count + going_on(count) * (seeds - 1)
+            mean = [sum(costs) / count] * (most - count)
+            _print_hours([*costs, *mean], recipe, seen, f"the full grid has {count * seeds}")
+        return architecture, plan
+
+    known = None if seen is None else planned(seen.classes, seen.channels)
+    if options["only_plan"] and known is not None:
+        return
+
+    def make(common: Common) -> Study:
+        from trifold.study.coefficients import Search
+
+        same = seen is not None and (common.classes, common.channels) == (seen.classes, seen.channels)
+        architecture, plan = known if known is not None and same else planned(common.classes, common.channels)
+        return Search(
+            baseline=architecture,
+            directions=plan,
+            common=common,
+            seeds=options["seeds"],
+            stops=not options["keep_weak"],
+            finish=options["finish_stopped"],
+        )
+
+    study, found = _run(make, data, recipe, options)
+    if study is None:
+        return
     from dataclasses import asdict
+
+    from trifold.study.coefficients import Search, answer
+    from trifold.study.directions import plan_to_dict
+
+    assert isinstance(study, Search)
+    reached = answer(study, found)
+    if as_json:
+        print_json({**plan_to_dict(study.directions), "answer": asdict(reached)})
+        return
+    from trifold.study.search_page import search_notes, sentence, standings
+
+    if reached.choice is not None:
+        title = f"{reached.trained} trainings; the full grid has {reached.full}"
+        _print_sortable(title, standings(study, reached))
+    for line in (sentence(study, reached), *search_notes(study, reached)):
+        click.echo(line)
+
+
+@click.command()
+@click.argument("net")
+@click.argument("data")
+@click.option("--factors", default="2,4,8", show_default=True, help="Of NET's multiply-adds, to compare at.")
+@click.option("--kinds", default="depth,width,resolution,compound,fast", show_default=True, help="Rules to compare.")
+@click.option("--found", help="Your own alpha,beta,gamma, to compare as well.")
+@click.option("--widths", help="Also these widths under four depths and resolutions (Figure 4), as 1,1.4,2.")
+@click.option("--sweep-depth", default=2.0, show_default=True, help="Depth of the sweep of --widths.")
+@click.option("--sweep-resolution", default=1.3, show_default=True, help="Resolution of the sweep of --widths.")
+@rounding_options
+@click.option("--seeds", default=3, show_default=True, help="Of every network.")
+@_study_options
+@click.option("--out", default="studies/ablation", show_default=True, help="Folder of the study.")
+@json_option
+def ablate(net: str, data: str, as_json: bool, **options: Any) -> None:
+    """Compare depth, width, resolution and compound scaling of NET on DATA at equal real cost, with seeds.
+
+    The same command goes on where it was stopped; given again elsewhere with the same --storage, it shares the work.
+    """
+    recipe, seen = _recipe(net, options), _glimpse(data)
+
+    def planned(classes: int, channels: int) -> Comparison:
+        comparison = _comparison(net, classes, channels, options)
+        if not as_json or options["only_plan"]:
+            _print_comparison(comparison)
+            networks = {comparison.baseline.architecture: comparison.baseline.cost.multiply_adds}
+            networks |= {one.candidate.architecture: one.candidate.cost.multiply_adds for one in comparison.points}
+            _print_hours([*networks.values()] * options["seeds"], recipe, seen, f"{len(networks)} networks")
+        return comparison
+
+    known = None if seen is None else planned(seen.classes, seen.channels)
+    if options["only_plan"] and known is not None:
+        return
+
+    def make(common: Common) -> Study:
+        from trifold.study.ablation import Ablation
+
+        same = seen is not None and (common.classes, common.channels) == (seen.classes, seen.channels)
+        comparison = known if known is not None and same else planned(common.classes, common.channels)
+        return Ablation(comparison=comparison, common=common, seeds=options["seeds"])
+
+    study, found = _run(make, data, recipe, options)
+    if study is None:
+        return
+    from trifold.study.ablation import Ablation, findings
+
+    assert isinstance(study, Ablation)
+    reached = findings(study, found)
+    if as_json:
+        from dataclasses import asdict
+
+        from trifold.study.comparison import comparison_to_dict
+
+        print_json({**comparison_to_dict(study.comparison), "numbers": study.numbers, "findings": asdict(reached)})
+        return
+    from trifold.study.ablation_page import ablation_notes, compared, differences, said
+
+    _print_sortable(f"{reached.trained} of {reached.full} trainings", compared(study, reached))
+    if reached.differences:
+        _print_sortable("differences on test, in points", differences(reached))
+    for line in (said(study, reached), *ablation_notes(study, reached)):
+        click.echo(line)
+
+
+@click.command()
+@click.argument("folder", type=click.Path())
+def report(folder: str) -> None:
+    """Make the page of the study in FOLDER anew, from its study.json and records.jsonl alone."""
+    from trifold.study.page import draw
+
+    click.echo(f"report: {draw(folder)}")
+
+
+def _recipe(net: str, options: Mapping[str, Any]) -> Recipe:
+    from trifold.baselines import load
+    from trifold.train.recipes import find_recipe
+
+    return find_recipe(options["recipe"], load(net)[0], recipe_changes(options))
+
+
+def _glimpse(data: str) -> Glimpse | None:
+    from trifold.data.glimpse import glimpse
+
+    return glimpse(data)
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise InvalidInput(f"--{option} must be numbers with commas between them, got {text!r}") from None
+
+
+def _kinds(options: Mapping[str, Any]) -> dict[str, Coefficients]:
+    from trifold.scaling import RULES, Coefficients
+    from trifold.study.comparison import FOUND
+
+    kinds = {}
+    for name in filter(None, (part.strip() for part in options["kinds"].split(","))):
+        if name not in RULES:
+            raise InvalidInput(f"--kinds must be {', '.join(RULES)}, with commas between them, got {name!r}")
+        kinds[name] = RULES[name]
+    if options["found"] is not None:
+        values = _numbers("found", options["found"])
+        if len(values) != 3:
+            raise InvalidInput(f"--found must be alpha,beta,gamma, got {options['found']!r}")
+        kinds[FOUND] = Coefficients(alpha=values[0], beta=values[1], gamma=values[2])
+    return kinds
+
+
+def _comparison(net: str, classes: int, channels: int, options: Mapping[str, Any]) -> Comparison:
+    from dataclasses import replace
+
+    from trifold.baselines import load
+    from trifold.study.comparison import compare, width_sweep
+
+    architecture, family = load(net)
+    rounding = rounding_of(options, family)
+    comparison = compare(
+        architecture, _numbers("factors", options["factors"]), _kinds(options), rounding=rounding, num_classes=classes,
+        in_channels=channels,
+    )  # fmt: skip
+    if options["widths"] is None:
+        return comparison
+    swept = width_sweep(
+        architecture, _numbers("widths", options["widths"]), depth=options["sweep_depth"],
+        resolution=options["sweep_resolution"], rounding=rounding, num_classes=classes, in_channels=channels,
+    )  # fmt: skip
+    return replace(comparison, points=(*comparison.points, *swept))
+
+
+def _print_comparison(comparison: Comparison) -> None:
+    from trifold.study.directions import EQUAL
+
+    rows = []
+    for one in comparison.points:
+        net, cost = one.candidate.architecture, one.candidate.cost
+        layers, adjusted = sum(stage.layers for stage in net.stages), one.candidate.width_adjustment
+        rows.append(
+            (
+                one.kind, one.factor, layers, net.stem.channels, net.resolution, cost.parameters, cost.multiply_adds,
+                "-" if one.sweep else f"{100 * one.candidate.off:+.1f}", None if adjusted == 1 else adjusted,
+            )
+        )  # fmt: skip
+    base = comparison.baseline
+    title = f"{base.architecture.name}: {base.cost.multiply_adds:,} multiply-adds; equal cost is within {EQUAL:.0%}"
+    columns = (
+        "scaled", "times", "layers", "stem", "resolution", "parameters", "multiply_adds", "off_%", "width_x"
+    )  # fmt: skip
+    print_table(labelled(title, columns, rows))
+    for kind, factor, nearest in comparison.unreachable:
+        click.echo(f"no network of that cost, even with its width adjusted: {kind} at {factor:g} ({nearest:+.1%})")
+
+
+def _print_hours(costs: Sequence[float], recipe: Recipe, seen: Glimpse | None, beside: str) -> None:
+    """How many trainings there are, and about how long they take."""
+    from trifold.study.hours import about, training_seconds
+
+    line = f"{len(costs)} trainings of {recipe.epochs} epochs ({beside})"
+    if seen is not None:
+        seconds = sum(training_seconds(one, images=seen.images, epochs=recipe.epochs) for one in costs)
+        line += f": about {about(seconds)} of one thread"
+    click.echo(line)
+
+
+def _print_sortable(title: str, table: Any) -> None:
+    """A page's table on the terminal."""
+    columns = tuple(name.replace(", ", "_") for name in table.columns)
+    print_table(labelled(title, columns, [tuple(cell.shown for cell in row) for row in table.rows]))
+
+
+def _run(
+    make: Callable[[Common], Study], data: str, recipe: Recipe, options: Mapping[str, Any]
+) -> tuple[Study | None, Mapping[Job, Trained]]:
+    """Runs the study, or only collects it; None where only its plan was asked for."""
     from pathlib import Path
 
     from trifold.data.sources import open_data
-    from trifold.study.coefficients import Search, answer, search_coefficients
+    from trifold.study.folder import TRIALS, write_study
+    from trifold.study.run import Common, collect, run_study
     from trifold.study.trials import Storage
     from trifold.train.machine import Machine
-    from trifold.train.recipes import find_recipe
 
     dataset = open_data(data, skip_bad=options["skip_bad"])
-    architecture, plan = _planned(net, len(dataset.classes), dataset.in_channels, options)
-    search = Search(
-        baseline=architecture,
-        directions=plan,
-        recipe=find_recipe(options["recipe"], architecture, recipe_changes(options)),
-        seeds=options["seeds"],
+    common = Common(
+        recipe=recipe,
         split_seed=options["split_seed"],
-        fingerprint=dataset.fingerprint,
+        data=dataset.fingerprint,
+        classes=len(dataset.classes),
+        channels=dataset.in_channels,
     )
-    if not as_json or only_plan:
-        _print_plan(architecture, plan, options["factor"])
-        click.echo(
-            f"{search.most_trainings} trainings of {search.recipe.epochs} epochs; the full grid has "
-            f"{len(plan.candidates) * search.seeds}"
-        )
-    if only_plan:
-        return
+    study = make(common)
+    if options["only_plan"]:
+        return None, {}
     folder = Path(options["out"])
-    folder.mkdir(parents=True, exist_ok=True)
-    url = options["storage"] or f"sqlite:///{(folder / 'trials.db').resolve()}"
-    found = search_coefficients(
-        search,
-        dataset,
-        folder=folder,
-        storage=Storage(url=url, name=options["name"]),
-        machine=Machine(threads=options["threads"]),
-        shown=_shown(search),
-    )
-    reached = answer(search, found)
-    if as_json:
-        print_json({**_plan_json(plan), "answer": asdict(reached)})
+    write_study(folder, study.question, {"data": dataset.name, "command": _command()})
+    url = options["storage"] or f"sqlite:///{(folder / TRIALS).resolve()}"
+    storage = Storage(url=url, name=options["name"])
+    if options["collect"]:
+        found = collect(study, storage)
     else:
-        _print_answer(search, reached)
+        machine = Machine(threads=options["threads"])
+        found = run_study(study, dataset, folder=folder, storage=storage, machine=machine, shown=_shown(study, folder))
+    click.echo(f"report: {_report(folder, found)}", err=True)
+    return study, found
 
 
-def _shown(search: Search) -> Shown:
-    """Says on stderr which training begins and how long all may take, and shows its progress."""
+def _command() -> str:
+    """The command that this process was given."""
+    import shlex
+    import sys
+
+    return shlex.join(["trifold", *sys.argv[1:]])
+
+
+def _report(folder: Path, found: Mapping[Job, Trained]) -> Path:
+    """Writes a study's records and its page."""
+    from trifold.study.folder import write_records
+    from trifold.study.page import draw
+
+    write_records(folder, found)
+    return draw(folder)
+
+
+def _shown(
+    study: Study, folder: Path
+) -> Callable[[Job, Mapping[Job, Trained]], AbstractContextManager[Progress | None]]:
+    """Reports what is finished, says on stderr which training begins and how long all may take, shows its progress."""
 
     def begin(job: Job, found: Mapping[Job, Trained]) -> AbstractContextManager[Progress | None]:
         from trifold.report.markup import duration
         from trifold.train.progress import progress_bar
 
-        first = search.directions.candidates[job[0]].directions[0]
-        seconds = [one.facts["seconds"] for one in found.values()]
-        left = (search.most_trainings - len(found)) * sum(seconds) / len(seconds) if seconds else 0
+        _report(folder, found)
+        took = [one.facts["seconds"] for one in found.values()]
+        left = study.most_trainings - len(found)
         click.echo(
-            f"training {len(found) + 1} of {search.most_trainings}: {_named(first)}, seed {job[1]}"
-            + (f"; {duration(left)} left on one worker" if left else ""),
+            f"training {len(found) + 1} of {study.most_trainings}: {study.names[job[0]]}, seed {job[1]}"
+            + (f"; {duration(left * sum(took) / len(took))} left on one worker" if took else ""),
             err=True,
         )
         return progress_bar()
 
     return begin
-
-
-def _print_answer(search: Search, reached: Answer) -> None:
-    choice = reached.choice
-    if choice is None:
-        click.echo(f"{reached.trained} trainings: too few for an answer")
-        return
-    numbers = sorted(reached.test)
-    rows: list[tuple[str | int | float | None, ...]] = []
-    for number, one in zip(numbers, choice.standings, strict=True):
-        first = search.directions.candidates[number].directions[0]
-        mark = "best" if number == choice.best else "tied" if one.tied else ""
-        test, spread = reached.test[number]
-        fitted = (f"{one.fitted:.2f} ± {one.fitted_interval:.2f}", f"{one.chance:.0%}", mark)
-        rows.append((_named(first), one.seeds, _plus_minus(one.mean, one.interval), *fitted, _plus_minus(test, spread)))
-    columns = ("alpha, beta, gamma", "seeds", "minival_%", "fitted_%", "chance", "", "test_%")
-    print_table(labelled(f"{reached.trained} trainings; the full grid has {reached.full}", columns, rows))
-    best = search.directions.candidates[choice.best].directions[0]
-    tied = sum(one.tied for one in choice.standings) - 1
-    plain = search.directions.candidates[choice.argmax].directions[0]
-    click.echo(
-        f"alpha {best.alpha:g}, beta {best.beta:g}, gamma {best.gamma:g}: {tied} of {len(numbers) - 1} others are tied "
-        f"with it; the best plain mean is {_named(plain)}; a seed's noise is {choice.noise:.2f} points"
-        + ("; one seed: a smoke test" if search.seeds == 1 else "")
-    )
-    if reached.needed is not None and reached.needed > reached.images:
-        click.echo(
-            f"telling it from the next best would take {reached.needed:,} images; minival has {reached.images:,}, and "
-            "what more seeds on it can tell holds for these images alone"
-        )
-
-
-def _plus_minus(mean: float, half: float) -> str:
-    return f"{mean:.2f}" if half == float("inf") else f"{mean:.2f} ± {half:.2f}"

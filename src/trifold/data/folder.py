@@ -30,6 +30,11 @@ def open_folder(root: str | Path, *, skip_bad: bool = False) -> Dataset:
     holds bad images; all of them are looked at first, and the first ten named. What bears an image's suffix without
     being a file (a dangling link, a folder, a pipe) is a bad image; so is a link to a folder inside a class.
     """
+    return open_listing(list_folder(root), skip_bad=skip_bad)
+
+
+def list_folder(root: str | Path) -> Listing:
+    """What lies in the folder, before any image is opened. Raises InvalidData if it is absent or has no images."""
     name, root = str(root), Path(root)  # Path("./digits") would forget that it is no built-in set
     splits = _split_folders(root)
     classes = tuple(sorted({folder.name for parent, _ in splits for folder in _subfolders(parent)}))
@@ -37,7 +42,7 @@ def open_folder(root: str | Path, *, skip_bad: bool = False) -> Dataset:
     if not candidates and not bad:
         allowed = " ".join(SUFFIXES)
         raise InvalidData(f"{printable(root)}: has no images; allowed are {allowed} in one subfolder a class")
-    listing = Listing(
+    return Listing(
         name=name,
         where=printable(root),
         source=str(root.resolve()),
@@ -47,7 +52,6 @@ def open_folder(root: str | Path, *, skip_bad: bool = False) -> Dataset:
         bad=tuple(bad),
         ignored=ignored,
     )
-    return open_listing(listing, skip_bad=skip_bad)
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -40,6 +40,11 @@ def open_table(file: str | Path, *, skip_bad: bool = False) -> Dataset:
 
     Raises InvalidData naming file, line, field, value and what is allowed.
     """
+    return open_listing(list_table(file), skip_bad=skip_bad)
+
+
+def list_table(file: str | Path) -> Listing:
+    """What the .csv names, before any image is opened. Raises InvalidData as `open_table` does of its lines."""
     name, file = str(file), Path(file)
     where = printable(file)
     rows = _rows(where, _text(file, where))
@@ -48,7 +53,7 @@ def open_table(file: str | Path, *, skip_bad: bool = False) -> Dataset:
         raise InvalidData(f"{where}: has the splits {', '.join(sorted(given))}; a file with splits needs train")
     classes = in_order({row.label for row in rows})
     candidates, bad = _candidates(file, rows, classes)
-    listing = Listing(
+    return Listing(
         name=name,
         where=where,
         source=str(file.absolute()),  # not resolved: the paths in a linked file start at the link
@@ -57,7 +62,6 @@ def open_table(file: str | Path, *, skip_bad: bool = False) -> Dataset:
         splits={split: split for split in sorted(given) if split},
         bad=tuple(bad),
     )
-    return open_listing(listing, skip_bad=skip_bad)
 
 
 def in_order(names: set[str]) -> tuple[str, ...]:

@@ -42,10 +42,15 @@ def page_html(page: RunPage) -> str:
 
 
 def draw_page(page: RunPage, path: Path) -> None:
-    """Writes the page under a temporary name, then renames it."""
+    """Writes the page of a run to a file."""
+    write_page(page_html(page), path)
+
+
+def write_page(html: str, path: Path) -> None:
+    """Writes HTML under a temporary name, then renames it, so that the file is never half a page."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(page_html(page), encoding="utf-8")
+        temporary.write_text(html, encoding="utf-8")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

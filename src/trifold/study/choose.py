@@ -8,7 +8,7 @@ scores themselves suggest. The best of that fit is the answer, not the best of t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from trifold.errors import InvalidInput
+from trifold.study.directions import going_on
 
 DRAWS = 20_000
 """Of the fitted scores, for the chance that each candidate is the best."""
@@ -157,24 +158,37 @@ def _fit(terms: Array, means: Array, counts: Array, noise: float | None) -> tupl
     return best[1], best[2], best[3]
 
 
-def going_on(count: int) -> int:
-    """How many of so many candidates are trained with the other seeds: a quarter, at least two."""
-    return max(2, count // 4)
+def spread(points: Sequence[tuple[float, float, float]]) -> list[int]:
+    """An order in which each point is as far as can be from those before it, from the one with most depth on.
+
+    So the first few trainings show the extremes, by which weak ones are judged, and a partial answer spans the grid.
+    """
+    places = np.array(points)
+    order = [int(places[:, 0].argmax())]
+    while len(order) < len(places):
+        nearest = ((places[:, None] - places[None, order]) ** 2).sum(axis=-1).min(axis=1)
+        nearest[order] = -1
+        order.append(int(nearest.argmax()))
+    return order
 
 
 def next_seeds(
-    points: Sequence[tuple[float, float, float]], scores: Sequence[Score], seeds: int
+    points: Sequence[tuple[float, float, float]],
+    scores: Sequence[Score],
+    seeds: int,
+    stopped: Collection[int] = (),
 ) -> list[tuple[int, int]]:
-    """Which trainings come next, (candidate, seed): first every candidate once, then the best quarter's other seeds.
+    """Which trainings come next, (candidate, seed): first each once, as `spread`, then the best quarter's other seeds.
 
     That is at most half of all candidates' trainings with three seeds or more. Empty when there is nothing left.
+    stopped: candidates whose first training was stopped early; they go no further.
     """
     done = {(one.candidate, one.seed) for one in scores}
-    first = [(number, 0) for number in range(len(points))]
+    first = [(number, 0) for number in spread(points) if number not in stopped]
     if left := [one for one in first if one not in done]:
         return left
     opening = [one for one in scores if one.seed == 0]
     standings = choose(points, opening).standings
-    order = sorted(range(len(points)), key=lambda number: -standings[number].fitted)
-    best = order[: going_on(len(points))]
+    order = sorted(zip(sorted(number for number, _ in first), standings, strict=True), key=lambda one: -one[1].fitted)
+    best = [number for number, _ in order[: going_on(len(points))]]
     return [(number, seed) for number in best for seed in range(1, seeds) if (number, seed) not in done]

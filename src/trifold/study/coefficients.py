@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from trifold.architecture import Architecture, to_dict
-from trifold.data.dataset import Dataset
-from trifold.errors import InvalidInput
-from trifold.study.choose import Choice, Score, choose, going_on, mean_and_interval, next_seeds
-from trifold.study.directions import Plan as Directions
-from trifold.study.directions import shares
-from trifold.study.trials import Job, Storage, Trained, finished, open_study, scores_of, work
-from trifold.train.assemble import Progress
-from trifold.train.machine import Machine
-from trifold.train.recipe import Recipe
-from trifold.train.record import Plan, asked, run_id
-from trifold.train.run import train
+import optuna
 
-Shown = Callable[[Job, Mapping[Job, Trained]], AbstractContextManager[Progress | None]]
+from trifold.architecture import Architecture, from_dict, to_dict
+from trifold.errors import InvalidInput
+from trifold.study.choose import Choice, Score, choose, mean_and_interval, next_seeds, spread
+from trifold.study.directions import Plan as Directions
+from trifold.study.directions import going_on, named, plan_from_dict, plan_to_dict, shares
+from trifold.study.pruning import Hopeless, replay
+from trifold.study.run import Common
+from trifold.study.trials import Job, Trained, scores_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,16 +24,16 @@ class Search:
     """Everything that a search's scores depend on.
 
     directions: the candidates, at equal cost. seeds: of the candidates that go on to the second round, in [1, 100]; the
-    others have one. split_seed: of the one split that all trainings share, so that candidates are compared on the same
-    images. fingerprint: the dataset's.
+    others have one. stops: whether weak first trainings are stopped early. finish: train those to their end after all,
+    when nothing else is left, to see whether that changes the choice.
     """
 
     baseline: Architecture
     directions: Directions
-    recipe: Recipe
+    common: Common
     seeds: int
-    split_seed: int
-    fingerprint: str
+    stops: bool = True
+    finish: bool = False
 
     def __post_init__(self) -> None:
         if type(self.seeds) is not int or not 1 <= self.seeds <= 100:
@@ -61,41 +55,87 @@ class Search:
         return {
             "kind": "coefficients",
             "baseline": to_dict(self.baseline),
-            "candidates": [to_dict(one.architecture) for one in self.directions.candidates],
-            "recipe": self.recipe.to_dict(),
+            "directions": plan_to_dict(self.directions),
+            "common": asdict(self.common),
             "seeds": self.seeds,
-            "split_seed": self.split_seed,
-            "data": self.fingerprint,
+            "stops": self.stops,
         }
+
+    @property
+    def networks(self) -> tuple[Architecture, ...]:
+        """The candidates, each with its number in its name."""
+        return tuple(
+            replace(one.architecture, name=f"{self.baseline.name}-{number}")
+            for number, one in enumerate(self.directions.candidates)
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Each candidate by its first direction."""
+        return tuple(named(one.directions[0]) for one in self.directions.candidates)
 
     @property
     def most_trainings(self) -> int:
         """How many trainings the two rounds have."""
-        count = len(self.points)
+        count = len(self.directions.candidates)
         return count + going_on(count) * (self.seeds - 1)
 
-    def wanted(self, scores: list[Score]) -> list[Job]:
-        """The trainings to come."""
-        return next_seeds(self.points, scores, self.seeds)
+    @property
+    def pruner(self) -> optuna.pruners.BasePruner | None:
+        """What stops weak first trainings."""
+        return Hopeless() if self.stops else None
 
-    def run(self, job: Job) -> Plan:
-        """The training of a candidate with a seed."""
-        candidate, seed = job
-        network = replace(self.directions.candidates[candidate].architecture, name=f"{self.baseline.name}-{candidate}")
-        return Plan(architecture=network, recipe=self.recipe, seed=seed, split_seed=self.split_seed)
+    def wanted(self, found: Mapping[Job, Trained]) -> list[Job]:
+        """The trainings to come."""
+        stopped = [job for job, one in found.items() if not one.whole]
+        jobs = next_seeds(self.points, scores_of(found), self.seeds, {candidate for candidate, _ in stopped})
+        return jobs or (stopped if self.finish else [])
+
+    def may_stop(self, job: Job) -> bool:
+        """Whether it is a first training; to stop one of the others would bend the mean over seeds."""
+        return job[1] == 0 and not self.finish
+
+
+def search_from(question: Mapping[str, Any]) -> Search:
+    """The search whose `question` this was."""
+    common = Common.from_dict(question["common"])
+    return Search(
+        baseline=from_dict(question["baseline"]),
+        directions=plan_from_dict(question["directions"], num_classes=common.classes, in_channels=common.channels),
+        common=common,
+        seeds=question["seeds"],
+        stops=question["stops"],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Early:
+    """What stopping weak trainings early did, or would have done.
+
+    stopped: the candidates, each with the epochs it had. saved: share of the search's epochs, in [0, 1]. best: the
+    answer without them; None while they are not trained to their end, so that it is not known what they would have
+    changed. done: whether it was done, and not only worked out from trainings that went to their end.
+    """
+
+    stopped: Mapping[int, int]
+    saved: float
+    best: int | None
+    done: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What a search found so far.
 
-    choice: None while fewer than two candidates have a score. trained: how many trainings are finished; full: how many
-    the whole grid has, each candidate with every seed. test: each candidate's mean accuracy on test in percent, with
-    half its 95 % interval. images: in minival. needed: how many it would take to tell the best from the next best by
-    their fitted scores; None where these are equal or not between 0 and 100.
+    choice: None while fewer than two candidates have a score; candidates: whose its standings are. trained: how many
+    trainings are finished; full: how many the whole grid has, each candidate with every seed. test: each candidate's
+    mean accuracy on test in percent, with half its 95 % interval. images: in minival. needed: how many it would take to
+    tell the best from the next best by their fitted scores; None where these are equal or not between 0 and 100.
     """
 
     choice: Choice | None
+    candidates: tuple[int, ...]
+    early: Early
     images: int
     needed: int | None
     trained: int
@@ -103,57 +143,44 @@ class Answer:
     test: dict[int, tuple[float, float]]
 
 
-def search_coefficients(
-    search: Search,
-    dataset: Dataset,
-    *,
-    folder: str | Path,
-    storage: Storage,
-    machine: Machine | None = None,
-    shown: Shown | None = None,
-) -> dict[Job, Trained]:
-    """Trains what the search still wants, beside any other worker on its storage; run folders lie in folder/runs.
-
-    A training's score is its accuracy on minival in percent, at the epoch whose weights are kept. shown: called with
-    each training before it begins and with what is finished; what it gives is entered for its progress.
-
-    Raises what `run.train` raises, and InvalidInput if the storage is down or another study's.
-    """
-    study = open_study(storage, search.question)
-
-    def one(job: Job) -> Trained:
-        plan = search.run(job)
-        name = f"{job[0]:02d}-seed-{job[1]}-{run_id(asked(plan, dataset.fingerprint))[:8]}"
-        with nullcontext() if shown is None else shown(job, finished(study)) as progress:
-            record = train(dataset, plan, run_folder=Path(folder) / "runs" / name, machine=machine, progress=progress)
-        facts = {
-            "run": name,
-            "test": 100 * record.accuracy,
-            "seconds": record.result.seconds,
-            "minival": record.result.images["minival"],
-        }
-        return Trained(score=100 * record.result.minival_accuracy, facts=facts)
-
-    return work(study, search.wanted, one)
-
-
 def answer(search: Search, found: Mapping[Job, Trained]) -> Answer:
     """What the trainings so far say."""
     scores = scores_of(found)
-    trained = {candidate for candidate, _ in found}
-    test = {
-        number: mean_and_interval([one.facts["test"] for (candidate, _), one in found.items() if candidate == number])
-        for number in sorted(trained)
-    }
-    choice = choose(search.points, scores) if len(trained) > 1 else None
+    candidates = tuple(sorted({one.candidate for one in scores}))
+    test = {number: mean_and_interval(_tests(found, number)) for number in candidates}
+    choice = choose(search.points, scores) if len(candidates) > 1 else None
     return Answer(
         choice=choice,
-        images=max((one.facts["minival"] for one in found.values()), default=0),
+        candidates=candidates,
+        early=_early(search, found, scores),
+        images=max((one.facts["images"]["minival"] for one in found.values() if one.whole), default=0),
         needed=None if choice is None else _needed(choice),
         trained=len(found),
         full=len(search.points) * search.seeds,
         test=test,
     )
+
+
+def _tests(found: Mapping[Job, Trained], number: int) -> list[float]:
+    return [one.facts["test"] for (candidate, _), one in found.items() if candidate == number and one.whole]
+
+
+def _early(search: Search, found: Mapping[Job, Trained], scores: Sequence[Score]) -> Early:
+    epochs, firsts = search.common.recipe.epochs, {job: one for job, one in found.items() if job[1] == 0}
+    if search.stops:
+        stopped = {candidate: one.stopped for (candidate, _), one in firsts.items() if one.stopped}
+    else:
+        order = [number for number in spread(search.points) if (number, 0) in firsts]
+        stopped = replay([(number, firsts[number, 0].curve, firsts[number, 0].score) for number in order])
+    known = all(found[number, 0].whole for number in stopped)
+    best = _best_without(search, scores, stopped) if known else None
+    saved = sum(epochs - after for after in stopped.values()) / (epochs * search.most_trainings)
+    return Early(stopped=stopped, saved=saved, best=best, done=search.stops)
+
+
+def _best_without(search: Search, scores: Sequence[Score], stopped: Collection[int]) -> int | None:
+    left = [one for one in scores if one.candidate not in stopped]
+    return choose(search.points, left).best if len({one.candidate for one in left}) > 1 else None
 
 
 def _needed(choice: Choice) -> int | None:

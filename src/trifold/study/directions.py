@@ -8,10 +8,11 @@ followed to the same real cost, equal networks are merged, and what does not com
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from trifold.architecture import Architecture
+from trifold.architecture import Architecture, from_dict, to_dict
 from trifold.budget import STEPS_PER_PHI, Budget, fit
 from trifold.cost import Cost, cost
 from trifold.errors import InvalidInput
@@ -116,6 +117,68 @@ class _Setting:
         return scaled, spent, spent.multiply_adds / self.target - 1
 
 
+def named(direction: Coefficients) -> str:
+    """The coefficients on one line."""
+    return f"({direction.alpha:g}, {direction.beta:g}, {direction.gamma:g})"
+
+
+def going_on(count: int) -> int:
+    """How many of so many candidates are trained with the other seeds: a quarter, at least two."""
+    return max(2, count // 4)
+
+
+def plan_to_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as plain values."""
+    return {
+        "target": plan.target,
+        "candidates": [candidate_to_dict(one) for one in plan.candidates],
+        "unreachable": [{**asdict(one.direction), "nearest": one.nearest} for one in plan.unreachable],
+    }
+
+
+def candidate_to_dict(candidate: Candidate) -> dict[str, Any]:
+    """The candidate as plain values, its cost among them."""
+    return {
+        "directions": [asdict(direction) for direction in candidate.directions],
+        "phi": candidate.phi,
+        "multipliers": asdict(candidate.multipliers),
+        "width_adjustment": candidate.width_adjustment,
+        "multiply_adds": candidate.cost.multiply_adds,
+        "parameters": candidate.cost.parameters,
+        "off": candidate.off,
+        "architecture": to_dict(candidate.architecture),
+    }
+
+
+def plan_from_dict(data: Mapping[str, Any], *, num_classes: int, in_channels: int) -> Plan:
+    """The plan that `plan_to_dict` was given; costs are counted anew."""
+    unreachable = tuple(
+        Unreachable(direction=_direction(one), nearest=float(one["nearest"])) for one in data["unreachable"]
+    )
+    candidates = tuple(
+        candidate_from_dict(one, num_classes=num_classes, in_channels=in_channels) for one in data["candidates"]
+    )
+    return Plan(target=int(data["target"]), candidates=candidates, unreachable=unreachable)
+
+
+def candidate_from_dict(data: Mapping[str, Any], *, num_classes: int, in_channels: int) -> Candidate:
+    """The candidate that `candidate_to_dict` was given; its cost is counted anew."""
+    architecture = from_dict(data["architecture"])
+    return Candidate(
+        directions=tuple(map(_direction, data["directions"])),
+        phi=float(data["phi"]),
+        multipliers=Multipliers(**data["multipliers"]),
+        width_adjustment=float(data["width_adjustment"]),
+        architecture=architecture,
+        cost=cost(architecture, num_classes=num_classes, in_channels=in_channels),
+        off=float(data["off"]),
+    )
+
+
+def _direction(data: Mapping[str, Any]) -> Coefficients:
+    return Coefficients(alpha=data["alpha"], beta=data["beta"], gamma=data["gamma"])
+
+
 def shares(baseline: Architecture, scaled: Architecture) -> tuple[float, float, float]:
     """What part of the growth of multiply-adds depth, width and resolution really have, after rounding; sum 1.
 
@@ -144,11 +207,14 @@ def equal_cost(
     rounding: Rounding | None = None,
     num_classes: int = 1000,
     in_channels: int = 3,
+    partial: bool = False,
 ) -> Plan:
     """Every direction followed to the network nearest to `target` multiply-adds, equal networks merged.
 
     Where the nearest is off by more than EQUAL, the least adjustment of its width that helps is taken, up to
     WIDEST_ADJUSTMENT; directions on which that finds nothing are `unreachable`.
+
+    partial: a plan without candidates is given back as well.
 
     Raises InvalidInput if the target is not over the baseline's cost by more than EQUAL, or no direction reaches it.
     """
@@ -170,7 +236,7 @@ def equal_cost(
             found[candidate.architecture] = candidate
         else:
             found[candidate.architecture] = replace(first, directions=(*first.directions, direction))
-    if not found:
+    if not found and not partial:
         nearest = min(abs(one.nearest) for one in unreachable) if unreachable else float("inf")
         raise InvalidInput(
             f"{baseline.name}: no direction has a network within {EQUAL:.0%} of {target:,.0f} multiply-adds (the least "

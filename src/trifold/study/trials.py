@@ -14,7 +14,7 @@ import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,23 @@ Job = tuple[int, int]
 """A training: the candidate's number and the seed."""
 
 
+Report = Callable[[int, float], bool]
+"""Called in a training after each epoch, from 1 on, with its score; says whether the study's pruner would stop it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What came of a training. score: larger is better. facts: plain values to keep beside it."""
+    """What came of a training. score: larger is better. facts: plain values to keep beside it.
+
+    curve: what was reported, by epoch. stopped: after how many epochs it was stopped early, 0 if it was not; whole:
+    whether it was trained to its end, perhaps after a stop. The score of one that is not whole is the last reported.
+    """
 
     score: float
     facts: Mapping[str, Any]
+    curve: Mapping[int, float] = field(default_factory=dict)
+    stopped: int = 0
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +67,16 @@ class Storage:
     name: str
 
 
-def open_study(storage: Storage, question: Mapping[str, Any], *, heartbeat: int = HEARTBEAT_SECONDS) -> optuna.Study:
+def open_study(
+    storage: Storage,
+    question: Mapping[str, Any],
+    *,
+    pruner: optuna.pruners.BasePruner | None = None,
+    heartbeat: int = HEARTBEAT_SECONDS,
+) -> optuna.Study:
     """The study of this name, made where there is none. question: plain values, all that its trials' scores depend on.
 
-    heartbeat: seconds, at least 1.
+    pruner: stops weak trainings early; None: none is stopped. heartbeat: seconds, at least 1.
 
     Raises InvalidInput if the storage cannot be reached or read, or if its study of this name asks something else.
     """
@@ -72,7 +89,12 @@ def open_study(storage: Storage, question: Mapping[str, Any], *, heartbeat: int 
             kept = RDBStorage(url, heartbeat_interval=heartbeat, grace_period=heartbeat * LATE_AFTER)
         sampler = optuna.samplers.RandomSampler()  # asked nothing: a claim brings its trial's parameters
         study = optuna.create_study(
-            storage=kept, study_name=storage.name, direction="maximize", load_if_exists=True, sampler=sampler
+            storage=kept,
+            study_name=storage.name,
+            direction="maximize",
+            load_if_exists=True,
+            sampler=sampler,
+            pruner=pruner or optuna.pruners.NopPruner(),
         )
         if QUESTION not in study.user_attrs:
             study.set_user_attr(QUESTION, {"digest": asked, **question})
@@ -106,35 +128,43 @@ def job_of(trial: FrozenTrial) -> Job | None:
 
 
 def finished(study: optuna.Study) -> dict[Job, Trained]:
-    """What came of every training so far, in the order of candidates and seeds."""
+    """What came of every training so far, those stopped early included, in the order of candidates and seeds."""
     found: dict[Job, Trained] = {}
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        assert trial.value is not None
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+        curve, job = dict(sorted(trial.intermediate_values.items())), job_of(trial)
+        whole = trial.state == TrialState.COMPLETE
+        if job is None or not (whole or curve):  # a claim that came to nothing has no curve
+            continue
+        stopped = found[job].stopped if job in found else 0 if whole else max(curve)
+        score = trial.value if whole else curve[max(curve)]
+        assert score is not None
         facts = {name: value for name, value in trial.user_attrs.items() if name != WORKER}
-        if (job := job_of(trial)) is not None:
-            found.setdefault(job, Trained(score=trial.value, facts=facts))
+        if job not in found or not found[job].whole:
+            found[job] = Trained(score=score, facts=facts, curve=curve, stopped=stopped, whole=whole)
     return {job: found[job] for job in sorted(found)}
 
 
 def scores_of(found: Mapping[Job, Trained]) -> list[Score]:
-    """The scores alone."""
-    return [Score(candidate=candidate, seed=seed, score=one.score) for (candidate, seed), one in found.items()]
+    """The scores of those that were trained to their end."""
+    return [
+        Score(candidate=candidate, seed=seed, score=one.score) for (candidate, seed), one in found.items() if one.whole
+    ]
 
 
 def work(
     study: optuna.Study,
-    wanted: Callable[[list[Score]], Sequence[Job]],
-    train: Callable[[Job], Trained],
+    wanted: Callable[[Mapping[Job, Trained]], Sequence[Job]],
+    train: Callable[[Job, Report], Trained],
     *,
     poll_seconds: float = 2.0,
 ) -> dict[Job, Trained]:
     """Trains until nothing is wanted any more, beside any other workers, and gives back everything that was trained.
 
-    wanted: which trainings are to come, from the scores so far.
+    wanted: which trainings are to come, from what is finished so far.
 
     What `train` raises ends this worker; its trial is failed, and is wanted again.
     """
-    while jobs := wanted(scores_of(finished(study))):
+    while jobs := wanted(finished(study)):
         _fail_the_dead(study)
         taken, waiting = (
             {job_of(trial) for trial in study.get_trials(deepcopy=False, states=(state,))}
@@ -169,7 +199,7 @@ def _started(process: str) -> str:
     return process
 
 
-def _score(study: optuna.Study, trial: optuna.Trial, train: Callable[[Job], Trained]) -> float:
+def _score(study: optuna.Study, trial: optuna.Trial, train: Callable[[Job, Report], Trained]) -> float:
     """The score of a claimed trial; prunes it where it claims nothing, or an earlier one has the same training."""
     (job,) = (job_of(own) for own in study.get_trials(deepcopy=False) if own.number == trial.number)
     if job is None:
@@ -181,7 +211,14 @@ def _score(study: optuna.Study, trial: optuna.Trial, train: Callable[[Job], Trai
     for other in study.get_trials(deepcopy=False, states=live):
         if other.number < trial.number and job_of(other) == job:
             raise optuna.TrialPruned
-    found = train(job)
+
+    def report(epoch: int, score: float) -> bool:
+        trial.report(score, epoch)
+        return trial.should_prune()
+
+    found = train(job, report)
     for name, value in found.facts.items():
         trial.set_user_attr(name, value)
+    if not found.whole:
+        raise optuna.TrialPruned
     return found.score

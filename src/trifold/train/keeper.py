@@ -23,15 +23,15 @@ class Keeper:
     """Watches one sitting of a run; on every process but the first, which keeps the folder, it has no log.
 
     every: seconds between checkpoints; one is also written after each epoch. progress: called with (done, total,
-    "training") after each step; steps: of an epoch; epochs: of the run.
+    "training") after each step; steps: of an epoch; epochs: of the run. told: called with each epoch once it is saved.
     """
 
     def __init__(
         self, folder: Path, *, log: LogWriter | None, sign: StopSign, every: float, total: int, steps: int,
-        progress: Callable[[int, int, str], None] | None,
+        progress: Callable[[int, int, str], None] | None, told: Callable[[Epoch], None] | None = None,
     ) -> None:  # fmt: skip
         self.path, self.log, self.sign = folder / CHECKPOINT, log, sign
-        self.every, self.total, self.steps, self.progress = every, total, steps, progress
+        self.every, self.total, self.steps, self.progress, self.told = every, total, steps, progress, told
         self.saved = self.shown = time.monotonic()
 
     def save(self, training: Training) -> None:
@@ -70,6 +70,8 @@ class Keeper:
                 write_events(read_log(self.log.path), self.path.with_name(EVENTS))
                 self.shown = time.monotonic()
         self.save(training)
+        if self.told is not None:
+            self.told(epoch)
 
     def _stop(self, training: Training) -> None:
         self.save(training)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +33,7 @@ from trifold.train.folder import (
 )
 from trifold.train.keeper import Keeper
 from trifold.train.log import LogWriter
-from trifold.train.loop import Training, num_steps, run_epochs
+from trifold.train.loop import Epoch, Training, num_steps, run_epochs
 from trifold.train.machine import Machine, check_same, computed, default_threads, keep_freed_memory, torch_threads
 from trifold.train.outcome import draw, outcome, save_weights, tested
 from trifold.train.planning import planned_epochs, step_seconds
@@ -56,6 +56,7 @@ class _Sitting:
     processes: Processes
     sign: StopSign
     progress: Progress | None
+    told_of: Callable[[Epoch], None] | None
     since: float
 
     @property
@@ -79,6 +80,7 @@ def train(
     pretrained: Pretrained | None = None,
     scaling: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    after_epoch: Callable[[Epoch], None] | None = None,
 ) -> Record:
     """Trains the plan's network and leaves a run folder.
 
@@ -88,6 +90,8 @@ def train(
     pretrained: what the network begins with; its digest is the plan's `weights`.
     scaling: how the architecture came about, kept in the record (plain values).
     progress: called after each image decoded and each step, in the first process.
+    after_epoch: called with each epoch once it is saved, those of earlier sittings first; what it raises ends this
+    sitting, and the same call goes on from there. A finished run calls it for nothing.
 
     Raises InvalidData if the split needs more images, or the folder holds anything but a run, is being written to, or
     its run was begun with other threads, processes or versions; OtherRun if it holds another run and overwrite is not
@@ -106,6 +110,7 @@ def train(
             processes=processes,
             sign=sign,
             progress=progress if processes.first else None,
+            told_of=after_epoch,
             since=machine.began or time.monotonic(),
         )
         finished = from_first(processes, lambda: finished_run(sitting.folder, sitting.id, overwrite=overwrite))
@@ -239,7 +244,11 @@ def _run(sitting: _Sitting, run: Assembled, start: dict[str, Any], length: int, 
             total=steps * recipe.epochs,
             steps=steps,
             progress=sitting.progress,
+            told=sitting.told_of,
         )
+        if sitting.told_of is not None:
+            for epoch in training.epochs:
+                sitting.told_of(epoch)
         run_epochs(training, run.task, watcher)
         chances = tested(run, training)
         result = outcome(

@@ -1,0 +1,202 @@
+"""What depth, width and resolution bring alone and together, trained with seeds (paper §3.2, §5.3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import optuna
+from scipy.stats import t as student
+
+from trifold.architecture import Architecture
+from trifold.errors import InvalidInput
+from trifold.study.choose import Score, mean_and_interval, seed_noise
+from trifold.study.comparison import FOUND, SINGLE, Comparison, comparison_from_dict, comparison_to_dict
+from trifold.study.run import Common
+from trifold.study.trials import Job, Trained
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ablation:
+    """Everything that the trainings depend on. seeds: of every network, in [1, 100]."""
+
+    comparison: Comparison
+    common: Common
+    seeds: int
+
+    def __post_init__(self) -> None:
+        if type(self.seeds) is not int or not 1 <= self.seeds <= 100:
+            raise InvalidInput(f"seeds must be a whole number from 1 to 100, got {self.seeds!r}")
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """Plain values that tell two ablations apart."""
+        return {
+            "kind": "ablation",
+            "comparison": comparison_to_dict(self.comparison),
+            "common": asdict(self.common),
+            "seeds": self.seeds,
+        }
+
+    @property
+    def networks(self) -> tuple[Architecture, ...]:
+        """The different networks, the baseline first, each with its number in its name."""
+        comparison = self.comparison
+        candidates = (comparison.baseline, *(point.candidate for point in comparison.points))
+        different = tuple(dict.fromkeys(replace(one.architecture, name="network") for one in candidates))
+        name = comparison.baseline.architecture.name
+        return tuple(replace(one, name=f"{name}-{number}") for number, one in enumerate(different))
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Each point's network."""
+        known = {replace(one, name="network"): number for number, one in enumerate(self.networks)}
+        return tuple(known[replace(point.candidate.architecture, name="network")] for point in self.comparison.points)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Each network by the points that it stands for."""
+        names: list[list[str]] = [["baseline"], *([] for _ in self.networks[1:])]
+        for point, number in zip(self.comparison.points, self.numbers, strict=True):
+            if number:
+                width = f", width x{point.candidate.multipliers.width:g}" if point.sweep else f" {point.factor:g}x"
+                names[number].append(point.kind + width)
+        return tuple(" = ".join(one) for one in names)
+
+    @property
+    def most_trainings(self) -> int:
+        """How many trainings there are."""
+        return len(self.networks) * self.seeds
+
+    @property
+    def pruner(self) -> optuna.pruners.BasePruner | None:
+        """None: all are wanted to their end."""
+        return None
+
+    def wanted(self, found: Mapping[Job, Trained]) -> list[Job]:
+        """The trainings to come: one seed of all networks after another."""
+        jobs = [(number, seed) for seed in range(self.seeds) for number in range(len(self.networks))]
+        return [job for job in jobs if job not in found]
+
+    def may_stop(self, job: Job) -> bool:  # noqa: ARG002  as every study's
+        """None may."""
+        return False
+
+
+def ablation_from(question: Mapping[str, Any]) -> Ablation:
+    """The ablation whose `question` this was."""
+    common = Common.from_dict(question["common"])
+    comparison = comparison_from_dict(question["comparison"], num_classes=common.classes, in_channels=common.channels)
+    return Ablation(comparison=comparison, common=common, seeds=question["seeds"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A network's accuracies in percent: each mean with half its 95 % interval. seconds: the mean training's."""
+
+    seeds: int
+    minival: tuple[float, float]
+    test: tuple[float, float]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """How much better on test, in points, `kind` is than `other` at one factor; half: of its 95 % interval.
+
+    same: whether rounding made both one network.
+    """
+
+    factor: float
+    kind: str
+    other: str
+    points: float
+    half: float
+    same: bool
+
+    @property
+    def verdict(self) -> str:
+        """In a word or two."""
+        if self.same:
+            return "the same network"
+        return "better" if self.points > self.half else "worse" if self.points < -self.half else "not told apart"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What the trainings so far say. measured: by network. noise: a seed's standard deviation on test, in points.
+
+    differences: of the first kind there is of found, compound, fast and the rest, to every other at each factor; their
+    intervals hold together (Bonferroni), with the noise of all networks pooled.
+    """
+
+    measured: Mapping[int, Measured]
+    noise: float | None
+    differences: tuple[Difference, ...]
+    trained: int
+    full: int
+
+
+def findings(ablation: Ablation, found: Mapping[Job, Trained]) -> Findings:
+    """The means, and the differences between kinds where both were trained."""
+    measured = {number: _measured(found, number) for number in sorted({number for number, _ in found})}
+    scores = [Score(candidate=number, seed=seed, score=one.facts["test"]) for (number, seed), one in found.items()]
+    noise = seed_noise(scores)
+    return Findings(
+        measured=measured,
+        noise=noise,
+        differences=_differences(ablation, measured, noise),
+        trained=len(found),
+        full=ablation.most_trainings,
+    )
+
+
+def _measured(found: Mapping[Job, Trained], number: int) -> Measured:
+    ones = [one for (network, _), one in found.items() if network == number]
+    return Measured(
+        seeds=len(ones),
+        minival=mean_and_interval([one.score for one in ones]),
+        test=mean_and_interval([one.facts["test"] for one in ones]),
+        seconds=float(np.mean([one.facts["seconds"] for one in ones])),
+    )
+
+
+def _differences(ablation: Ablation, measured: Mapping[int, Measured], noise: float | None) -> tuple[Difference, ...]:
+    """noise: pooled over all networks, with their seeds less one each as degrees of freedom."""
+    points = [
+        (point, number)
+        for point, number in zip(ablation.comparison.points, ablation.numbers, strict=True)
+        if point.sweep is None and number in measured
+    ]
+    kinds = [point.kind for point, _ in points]
+    order = (FOUND, "compound", "fast", *SINGLE)
+    named = next((kind for kind in order if kind in kinds), None)
+    pairs = [
+        (point, number, other, other_number)
+        for point, number in points
+        if point.kind == named
+        for other, other_number in points
+        if other.factor == point.factor and other.kind != named
+    ]
+    freedom = sum(one.seeds - 1 for one in measured.values())
+    distinct = sum(number != other_number for _, number, _, other_number in pairs)
+    if noise is None or not freedom or not distinct:
+        wide = math.inf
+    else:
+        wide = float(student.ppf(1 - 0.025 / distinct, freedom)) * noise
+    return tuple(
+        Difference(
+            factor=point.factor,
+            kind=point.kind,
+            other=other.kind,
+            points=measured[number].test[0] - measured[other_number].test[0],
+            half=0.0
+            if number == other_number
+            else wide * math.sqrt(1 / measured[number].seeds + 1 / measured[other_number].seeds),
+            same=number == other_number,
+        )
+        for point, number, other, other_number in pairs
+    )

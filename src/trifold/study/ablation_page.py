@@ -1,0 +1,172 @@
+"""The page of an ablation, and its answer in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from trifold.report.markup import duration
+from trifold.report.study_contents import Dots, Plot, Series, StudyPage, Table, Value
+from trifold.study.ablation import Ablation, Findings, findings
+from trifold.study.comparison import SINGLE
+from trifold.study.comparison import Point as Compared
+from trifold.study.directions import EQUAL
+from trifold.study.pieces import Found, courses, epochs, machine, plus_minus, point, runs, sizes, versions
+
+
+def said(ablation: Ablation, reached: Findings) -> str:
+    """The answer of an ablation."""
+    if not reached.differences:
+        return f"{reached.trained} of {reached.full} trainings are finished: too few for an answer."
+    kind, parts = reached.differences[0].kind, []
+    for factor in dict.fromkeys(one.factor for one in reached.differences):
+        here = [one for one in reached.differences if one.factor == factor]
+        told = [
+            f"{verdict} {'than' if verdict in ('better', 'worse') else 'from' if 'apart' in verdict else 'as'} "
+            + ", ".join(f"{one.other} ({one.points:+.1f})" for one in here if one.verdict == verdict)
+            for verdict in dict.fromkeys(one.verdict for one in here)
+        ]
+        parts.append(f"at {factor:g} times the multiply-adds {'; '.join(told)}")
+    return f"{kind} is, {'; '.join(parts)} (points on test)."
+
+
+def ablation_page(ablation: Ablation, about: Mapping[str, Any], found: Found) -> StudyPage:
+    """What is finished of an ablation, as a page. about: `data` and `command`."""
+    reached = findings(ablation, found)
+    comparison = ablation.comparison
+    baseline = comparison.baseline.architecture.name
+    names = ablation.names
+    scaled = [one for one in comparison.points if one.sweep is None]
+    swept = [one for one in comparison.points if one.sweep is not None]
+    numbers = dict(zip(map(id, comparison.points), ablation.numbers, strict=True))
+    blocks: list[Table | Plot | Dots] = []
+
+    def lines(points: list[Compared], *, from_baseline: bool) -> tuple[Series, ...]:
+        series = []
+        for kind in dict.fromkeys(one.kind for one in points):
+            own = [(one.candidate, numbers[id(one)]) for one in points if one.kind == kind]
+            if from_baseline:
+                own = [(comparison.baseline, 0), *own]
+            drawn = [
+                point(
+                    float(candidate.cost.multiply_adds),
+                    *reached.measured[number].test,
+                    f"{kind}: {names[number]}, {reached.measured[number].seeds} seeds",
+                )
+                for candidate, number in own
+                if number in reached.measured
+            ]
+            series.append(Series(kind, tuple(drawn)))
+        return tuple(series)
+
+    if scaled and reached.measured:
+        single = [one for one in scaled if one.kind in SINGLE]
+        blocks.append(_accuracy("Scaled alone and together (as Figure 8)", lines(scaled, from_baseline=True)))
+        if single and len(single) < len(scaled):
+            blocks.append(_accuracy("One dimension alone (as Figure 3)", lines(single, from_baseline=True)))
+    if swept and reached.measured:
+        blocks.append(
+            _accuracy("Width under four depths and resolutions (as Figure 4)", lines(swept, from_baseline=False))
+        )
+    blocks += [compared(ablation, reached), differences(reached)]
+    blocks += [courses(found, names), runs(found, names)]
+    factors = ", ".join(f"{one:g}" for one in dict.fromkeys(point.factor for point in scaled))
+    return StudyPage(
+        title=f"Depth, width and resolution of {baseline} on {about['data']}",
+        question=(
+            f"What do depth, width and resolution bring {baseline} on {about['data']}, alone and together, at "
+            f"{factors} times its multiply-adds? Costs are equal within {EQUAL:.0%}; {ablation.seeds} seeds, "
+            f"{epochs(ablation.common)}."
+        ),
+        answer=said(ablation, reached),
+        notes=ablation_notes(ablation, reached),
+        blocks=tuple(blocks),
+        command=about["command"],
+        machine=machine(found),
+        versions=versions(found),
+    )
+
+
+def _accuracy(title: str, series: tuple[Series, ...]) -> Plot:
+    return Plot(
+        title=title,
+        x_label="multiply-adds",
+        y_label="accuracy on test, %",
+        series=series,
+        caption="Means over seeds with Student's 95 % intervals.",
+        log_x=True,
+    )
+
+
+def ablation_notes(ablation: Ablation, reached: Findings) -> tuple[str, ...]:
+    """What the reader of an ablation must know."""
+    notes = []
+    if ablation.seeds == 1:
+        notes.append("One seed: a smoke test, and no difference can be told from chance.")
+    if reached.trained < reached.full:
+        notes.append(f"Not finished: {reached.full - reached.trained} of {reached.full} trainings are still to come.")
+    if reached.noise is not None:
+        notes.append(f"A seed alone moves the accuracy on test by {reached.noise:.2f} points (standard deviation).")
+    missed = [f"{kind} at {factor:g} ({off:+.1%})" for kind, factor, off in ablation.comparison.unreachable]
+    if missed:
+        notes.append(f"No network of that cost, with how far off the nearest is: {', '.join(missed)}.")
+    return tuple(notes)
+
+
+def compared(ablation: Ablation, reached: Findings) -> Table:
+    """As the paper's Table 3."""
+    comparison = ablation.comparison
+    columns = (
+        "scaled", "times the cost", "depth x", "width x", "resolution x", "layers", "pixels", "parameters",
+        "multiply-adds", "off", "width adjusted", "seeds", "minival, %", "test, %", "time",
+    )  # fmt: skip
+    rows = []
+    everything = [("baseline", 1.0, comparison.baseline, 0)]
+    everything += [
+        (one.kind, one.factor, one.candidate, number)
+        for one, number in zip(comparison.points, ablation.numbers, strict=True)
+    ]
+    for kind, factor, candidate, number in everything:
+        multipliers = candidate.multipliers
+        factors = (multipliers.depth, multipliers.width * candidate.width_adjustment, multipliers.resolution)
+        found = reached.measured.get(number)
+        rows.append(
+            (
+                Value(kind, kind),
+                Value(f"{factor:.3g}", factor),
+                *(Value(f"{one:.3g}", one) for one in factors),
+                *sizes(candidate),
+                *(
+                    (Value("0", 0), Value("–", ""), Value("–", ""), Value("–", ""))
+                    if found is None
+                    else (
+                        Value(str(found.seeds), found.seeds),
+                        Value(plus_minus(*found.minival), found.minival[0]),
+                        Value(plus_minus(*found.test), found.test[0]),
+                        Value(duration(found.seconds), found.seconds),
+                    )
+                ),
+            )
+        )
+    return Table("Networks (as Table 3)", columns, tuple(rows))
+
+
+def differences(reached: Findings) -> Table:
+    """Every difference with its interval."""
+    rows = tuple(
+        (
+            Value(f"{one.kind} less {one.other}", one.other),
+            Value(f"{one.factor:g}", one.factor),
+            Value(f"{one.points:+.2f}", one.points),
+            Value("0" if one.same else f"± {one.half:.2f}" if math.isfinite(one.half) else "–", one.half),
+            Value(one.verdict, one.verdict),
+        )
+        for one in reached.differences
+    )
+    return Table(
+        "Differences on test, in points",
+        ("difference", "times the cost", "points", "95 % interval", "verdict"),
+        rows,
+        "The intervals hold together (Bonferroni); the noise of a seed is pooled over all networks.",
+    )

@@ -1,0 +1,44 @@
+"""A study's page from its folder: the question, the answer in a sentence, tables, plots, and every run linked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trifold.errors import InvalidData
+from trifold.report.study_contents import StudyPage
+from trifold.report.study_page import draw_study
+from trifold.study.ablation import Ablation, ablation_from
+from trifold.study.ablation_page import ablation_page
+from trifold.study.coefficients import Search, search_from
+from trifold.study.folder import PAGE, read_study
+from trifold.study.pieces import Found
+from trifold.study.search_page import search_page
+
+
+def study_from(question: Mapping[str, Any]) -> Search | Ablation:
+    """The study whose `question` this was. Raises InvalidData if it is none of this version."""
+    try:
+        if question["kind"] == "coefficients":
+            return search_from(question)
+        if question["kind"] == "ablation":
+            return ablation_from(question)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise InvalidData(f"the study's question cannot be read: {error!r}") from None
+    raise InvalidData(f"the study's kind must be coefficients or ablation, got {question['kind']!r:.60}")
+
+
+def draw(folder: str | Path) -> Path:
+    """Makes the page anew from a study's folder alone and gives its path. Raises InvalidData as `read_study` does."""
+    kept = read_study(folder)
+    path = Path(folder) / PAGE
+    draw_study(page(study_from(kept.question), kept.about, kept.found), path)
+    return path
+
+
+def page(study: Search | Ablation, about: Mapping[str, Any], found: Found) -> StudyPage:
+    """The page of a study with what is finished of it. about: `data` and `command`."""
+    if isinstance(study, Search):
+        return search_page(study, about, found)
+    return ablation_page(study, about, found)

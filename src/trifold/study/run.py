@@ -1,0 +1,156 @@
+"""Training what a study still wants: every network with its seeds, by one recipe, on one split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+
+from trifold.architecture import Architecture
+from trifold.data.dataset import Dataset
+from trifold.study.trials import Job, Report, Storage, Trained, finished, open_study, work
+from trifold.train.assemble import Progress
+from trifold.train.folder import LOG
+from trifold.train.log import read_log
+from trifold.train.loop import Epoch
+from trifold.train.machine import Machine, processor
+from trifold.train.recipe import Recipe, from_dict
+from trifold.train.record import Plan, asked, run_id
+from trifold.train.run import train
+
+RUNS = "runs"
+"""The folder of the run folders, within a study's."""
+
+Shown = Callable[[Job, Mapping[Job, Trained]], AbstractContextManager[Progress | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Common:
+    """What all trainings of a study share.
+
+    data: the dataset's fingerprint. split_seed: of the one split, so that networks are compared on the same images.
+    classes, channels: of the data, which the networks' costs are counted with.
+    """
+
+    recipe: Recipe
+    split_seed: int
+    data: str
+    classes: int
+    channels: int
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Common:
+        """What `dataclasses.asdict` made plain values of."""
+        return cls(**{**data, "recipe": from_dict(data["recipe"])})
+
+
+class Study(Protocol):
+    """What is trained and why."""
+
+    @property
+    def common(self) -> Common:
+        """What all trainings share."""
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """Plain values that tell two studies apart, and from which this one can be made again."""
+
+    @property
+    def networks(self) -> tuple[Architecture, ...]:
+        """The networks, by their numbers."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each network is called."""
+
+    @property
+    def most_trainings(self) -> int:
+        """How many trainings there are at most."""
+
+    @property
+    def pruner(self) -> optuna.pruners.BasePruner | None:
+        """What stops weak trainings early."""
+
+    def wanted(self, found: Mapping[Job, Trained]) -> list[Job]:
+        """The trainings to come."""
+
+    def may_stop(self, job: Job) -> bool:
+        """Whether this training may be stopped early."""
+
+
+class _Weak(Exception):
+    """Ends a training that is stopped early; its run folder goes on if it is asked for again."""
+
+
+def run_study(
+    study: Study,
+    dataset: Dataset,
+    *,
+    folder: str | Path,
+    storage: Storage,
+    machine: Machine | None = None,
+    shown: Shown | None = None,
+) -> dict[Job, Trained]:
+    """Trains what the study still wants, beside any other worker on its storage; run folders lie in folder/runs.
+
+    A training's score is its accuracy on minival in percent, at the epoch whose weights are kept. shown: called with
+    each training before it begins and with what is finished; what it gives is entered for its progress.
+
+    Raises what `run.train` raises, and InvalidInput if the storage is down or another study's.
+    """
+    trials = open_study(storage, study.question, pruner=study.pruner)
+
+    def one(job: Job, report: Report) -> Trained:
+        plan = plan_of(study, job)
+        name = f"{job[0]:02d}-seed-{job[1]}-{run_id(asked(plan, dataset.fingerprint))[:8]}"
+        curve: dict[int, float] = {}
+        spent = 0.0
+
+        def after_epoch(epoch: Epoch) -> None:
+            nonlocal spent
+            curve[epoch.epoch] = 100 * epoch.minival_accuracy
+            spent += epoch.seconds
+            if report(epoch.epoch, curve[epoch.epoch]) and study.may_stop(job) and epoch.epoch < plan.recipe.epochs:
+                raise _Weak
+
+        run_folder = Path(folder) / RUNS / name
+        with nullcontext() if shown is None else shown(job, finished(trials)) as progress:
+            try:
+                record = train(
+                    dataset, plan, run_folder=run_folder, machine=machine, progress=progress, after_epoch=after_epoch
+                )
+            except _Weak:
+                last = max(curve)
+                facts = {"run": name, "seconds": spent}
+                return Trained(score=curve[last], facts=facts, curve=curve, stopped=last, whole=False)
+        if not curve:  # it was finished before
+            for entry in read_log(run_folder / LOG):
+                if entry["type"] == "epoch":
+                    report(int(entry["epoch"]), 100 * float(entry["minival_accuracy"]))
+        result = record.result
+        facts = {
+            "run": name,
+            "seconds": result.seconds,
+            "test": 100 * record.accuracy,
+            "images": result.images,
+            "computed": {"processor": processor(), **result.computed},
+            "versions": result.versions,
+        }
+        return Trained(score=100 * result.minival_accuracy, facts=facts)
+
+    return work(trials, study.wanted, one)
+
+
+def collect(study: Study, storage: Storage) -> dict[Job, Trained]:
+    """What the storage holds of the study so far. Raises InvalidInput if it is down or another study's."""
+    return finished(open_study(storage, study.question))
+
+
+def plan_of(study: Study, job: Job) -> Plan:
+    """The training of a network with a seed."""
+    common = study.common
+    return Plan(architecture=study.networks[job[0]], recipe=common.recipe, seed=job[1], split_seed=common.split_seed)
