@@ -71,6 +71,8 @@ TABLE: dict[str, Row] = {
     "serve": USES,
     "study.*": STUDY,
     "study.directions": Row(layer=4, part="study", reaches=0, bare=True),
+    "study.comparison": Row(layer=4, part="study", reaches=0, bare=True),
+    "study.hours": Row(layer=4, part="study", reaches=0, bare=True),
     "cli.*": Row(layer=5, part="cli", reaches=5, lazy=True),
     "__main__": Row(layer=5, part="cli", reaches=5, lazy=True),
     "__init__": Row(layer=5, part="public names", reaches=5, lazy=True),
