@@ -101,7 +101,9 @@ def test_a_glimpse_that_was_wrong_is_put_right_before_anything_is_trained(tmp_pa
         "--out",
         str(tmp_path / "out"),
     ]
-    done = CliRunner().invoke(ablate, [*words, "--kinds", "depth", "--epochs", "1", "--seeds", "1", "--set", "batch_size=16"])
+    done = CliRunner().invoke(
+        ablate, [*words, "--kinds", "depth", "--epochs", "1", "--seeds", "1", "--set", "batch_size=16"]
+    )
     assert done.exit_code == 0, done.output
     assert done.stdout.count("multiply-adds; equal cost is within 3%") == 2  # planned anew, with three channels
 
