@@ -21,8 +21,9 @@ from trifold import cli
 from trifold.architecture import Architecture, to_toml
 from trifold.cost import cost
 from trifold.data.digits import open_digits
+from trifold.data.sources import source_of
 from trifold.scaling import PAPER, Coefficients, Rounding, family, scale
-from trifold.study.family import Line, find_runs, source_of, trained_family
+from trifold.study.family import Line, find_runs, trained_family
 from trifold.train.record import Plan
 from trifold.train.run import train
 

@@ -143,8 +143,8 @@ def _runs_on(data: str, folders: Sequence[str]) -> tuple[str, Runs]:
     """
     from pathlib import Path
 
-    from trifold.data.sources import is_there
-    from trifold.study.family import find_runs, source_of
+    from trifold.data.sources import is_there, source_of
+    from trifold.study.family import find_runs
 
     for folder in folders:
         if not Path(folder).is_dir():

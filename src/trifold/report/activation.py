@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from trifold.report.figures import DPI, _save, short_number
+from trifold.report.figures import DPI, save_figure, short_number
 
 Pixels = npt.NDArray[np.uint8]
 """(height, width) grey or (height, width, 3) RGB."""
@@ -92,7 +92,7 @@ def draw_activation_maps(maps: ActivationMaps, path: str | Path) -> None:
         for column, panel in enumerate(row.panels, start=1):
             _show(figure, overlaid(panel, row.highest), panel.lines, x=_left(column), top=top)
         _draw_scale(_axes(figure, _left(len(row.panels) + 1), top, 0.14, CELL), row.highest)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _left(column: int) -> float:

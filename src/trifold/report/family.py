@@ -10,7 +10,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from trifold.report.figures import BLUE, ORANGE, _figure, _percent, _save, _tidy, short_number
+from trifold.report.figures import BLUE, ORANGE, new_figure, percent_ticks, save_figure, short_number, tidy
 
 SHORT_RANGE = 12.0
 """Costs that differ by less than this factor get ticks at more than 1, 2 and 5."""
@@ -49,7 +49,7 @@ class AccuracyCurve(NamedTuple):
 
 def draw_accuracy(curve: AccuracyCurve, path: str | Path, *, title: str = "") -> None:
     """Accuracy on test over multiply-adds: points with their intervals, the fitted line and its band, as a picture."""
-    figure = _figure(8, 4.6)
+    figure = new_figure(8, 4.6)
     axes = figure.subplots()
     costs = [level.multiply_adds for level in curve.band]
     lows, highs = [level.low for level in curve.band], [level.high for level in curve.band]
@@ -80,11 +80,11 @@ def draw_accuracy(curve: AccuracyCurve, path: str | Path, *, title: str = "") ->
     axes.set_ylim(low, high + room)
     axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= min(1, high + room)])
     _cost_ticks(axes, max(costs) / min(costs))
-    _percent(axes)
+    percent_ticks(axes)
     _label(axes, curve.sizes, high)
     figure.legend(frameon=False, loc="outside lower center", ncols=2, fontsize=9)
-    _tidy(axes)
-    _save(figure, path)
+    tidy(axes)
+    save_figure(figure, path)
 
 
 def _heights(curve: AccuracyCurve) -> tuple[float, float]:

@@ -71,19 +71,21 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure; width and height in inches."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """The look that all axes have."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
     """Writes the picture under a temporary name, then renames it."""
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
@@ -96,14 +98,14 @@ def _save(figure: Figure, path: str | Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _percent(axes: Axes) -> None:
-    """Labels in per cent, none above 100 %."""
+def percent_ticks(axes: Axes) -> None:
+    """The vertical axis's labels in per cent, none above 100 %."""
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %" if value < 1.00001 else ""))
 
 
 def draw_curves(curves: Curves, path: str | Path) -> None:
     """Losses and minival accuracy over the epochs, the chosen epoch marked, as a PNG."""
-    figure = _figure(9, 3.4)
+    figure = new_figure(9, 3.4)
     losses, accuracy = figure.subplots(1, 2)
     dots = {"marker": "o", "markersize": 3} if len(curves.epochs) < 60 else {}
     losses.plot(curves.epochs, curves.train_loss, color=BLUE, label="train (augmented, smoothed labels)", **dots)
@@ -117,11 +119,11 @@ def draw_curves(curves: Curves, path: str | Path) -> None:
     )
     accuracy.set(title="Accuracy on minival", xlabel="epoch")
     accuracy.legend(frameon=False, loc="lower right")
-    _percent(accuracy)
+    percent_ticks(accuracy)
     for axes in (losses, accuracy):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _tidy(axes)
-    _save(figure, path)
+        tidy(axes)
+    save_figure(figure, path)
 
 
 def draw_confusion(confusion: Confusion, path: str | Path) -> None:
@@ -129,7 +131,7 @@ def draw_confusion(confusion: Confusion, path: str | Path) -> None:
     num = len(confusion.classes)
     numbered = num <= MAX_NUMBERED
     side = min(9.0, max(4.2, 2.2 + 0.45 * num)) if numbered else 7.0
-    figure = _figure(side + 0.6, side)
+    figure = new_figure(side + 0.6, side)
     axes = figure.subplots()
     shares = [[count / max(1, sum(row)) for count in row] for row in confusion.counts]
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -147,14 +149,14 @@ def draw_confusion(confusion: Confusion, path: str | Path) -> None:
                     axes.text(j, i, str(count), ha="center", va="center", color=colour, fontsize=8)
     correct, total = sum(row[i] for i, row in enumerate(confusion.counts)), sum(map(sum, confusion.counts))
     axes.set(title=f"Test: {correct} of {total} correct", xlabel="predicted class", ylabel="true class")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_budgets(
     points: Sequence[BudgetPoint], path: str | Path, *, nearest: float | None = None, title: str = ""
 ) -> None:
     """Test accuracy with its 95 % interval over multiply-adds, and nearest neighbours as a line, as a PNG."""
-    figure = _figure(7, 3.8)
+    figure = new_figure(7, 3.8)
     axes = figure.subplots()
     ordered = sorted(points, key=lambda point: point.multiply_adds)
     costs = [point.multiply_adds for point in ordered]
@@ -185,10 +187,10 @@ def draw_budgets(
     axes.set_ylim(max(0.0, lowest - 0.25 * room), highest + 0.55 * room)
     axes.set_yticks([tick for tick in axes.get_yticks() if axes.get_ylim()[0] <= tick <= 1])
     _log_costs(axes, costs)
-    _percent(axes)
+    percent_ticks(axes)
     axes.legend(frameon=False, loc="upper left", ncols=2, fontsize=9)
-    _tidy(axes)
-    _save(figure, path)
+    tidy(axes)
+    save_figure(figure, path)
 
 
 def _log_costs(axes: Axes, costs: Sequence[float]) -> None:
@@ -220,7 +222,7 @@ def draw_family(rows: Sequence[FamilyRow], path: str | Path, *, title: str = "")
 
     A dotted line shows what exact doubling of the multiply-adds with each phi would give, from the first member.
     """
-    figure = _figure(9.5, 6.4)
+    figure = new_figure(9.5, 6.4)
     if title:
         figure.suptitle(title)
     ordered = sorted(rows, key=lambda row: row.phi)
@@ -247,8 +249,8 @@ def draw_family(rows: Sequence[FamilyRow], path: str | Path, *, title: str = "")
         axes.set_xticks(shown, [f"{phi:g}" for phi in shown])
         span = max(phis) - min(phis) or 1
         axes.set_xlim(min(phis) - 0.17 * span, max(phis) + 0.06 * span)
-        _tidy(axes)
-    _save(figure, path)
+        tidy(axes)
+    save_figure(figure, path)
 
 
 def _number_points(axes: Axes, phis: Sequence[float], values: Sequence[float], panel: Panel) -> None:

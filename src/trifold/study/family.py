@@ -22,8 +22,6 @@ from scipy.stats import t as student
 from trifold.architecture import Architecture, from_dict
 from trifold.budget import STEPS_PER_PHI
 from trifold.cost import cost
-from trifold.data.known_sets import KNOWN_SETS
-from trifold.data.sources import BUILT_IN
 from trifold.errors import InvalidData, InvalidInput
 from trifold.scaling import PHI_MAX, PHI_MIN, Coefficients, Member, Rounding, scale
 from trifold.train.folder import RECORD
@@ -329,18 +327,6 @@ class Trained:
 
 
 OTHER_DATA, OTHER_NETWORK, OFF_LINE = "on other data", "of other networks", "off the family's line"
-
-
-def source_of(data: str) -> str:
-    """What a run's record calls these data, found without opening them (as `data.sources.open_data` does)."""
-    if data in BUILT_IN:
-        return data
-    name, colon, root = data.partition(":")
-    if name in KNOWN_SETS and (colon or not Path(data).exists()):
-        return f"{name}:{Path(root).resolve()}"
-    if Path(data).suffix.lower() == ".csv" and not Path(data).is_dir():
-        return str(Path(data).absolute())
-    return str(Path(data).resolve())
 
 
 def find_runs(folders: Iterable[str | Path]) -> Runs:
