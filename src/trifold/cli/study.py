@@ -185,7 +185,7 @@ def ablate(net: str, data: str, as_json: bool, **options: Any) -> None:
     _print_sortable(f"{reached.trained} of {reached.full} trainings", compared(study, reached))
     if reached.differences:
         _print_sortable("differences on test, in points", differences(reached))
-    for line in (said(study, reached), *ablation_notes(study, reached)):
+    for line in (said(reached), *ablation_notes(study, reached)):
         click.echo(line)
 
 

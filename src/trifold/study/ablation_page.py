@@ -14,21 +14,32 @@ from trifold.study.comparison import Point as Compared
 from trifold.study.directions import EQUAL
 from trifold.study.pieces import Found, courses, epochs, machine, plus_minus, point, runs, sizes, versions
 
+_NONE = Value("–", "")
 
-def said(ablation: Ablation, reached: Findings) -> str:
-    """The answer of an ablation."""
-    if not reached.differences:
+
+def said(reached: Findings) -> str:
+    """The answer of an ablation: what is known at its largest factor."""
+    told = by_factor(reached)
+    if not told:
         return f"{reached.trained} of {reached.full} trainings are finished: too few for an answer."
-    kind, parts = reached.differences[0].kind, []
-    for factor in dict.fromkeys(one.factor for one in reached.differences):
+    return told[max(told)]
+
+
+def by_factor(reached: Findings) -> dict[float, str]:
+    """A sentence on the differences at each factor."""
+    joints = {"better": "than", "worse": "than", "not told apart": "from", "the same network": "as"}
+    told = {}
+    for factor in sorted({one.factor for one in reached.differences}):
         here = [one for one in reached.differences if one.factor == factor]
-        told = [
-            f"{verdict} {'than' if verdict in ('better', 'worse') else 'from' if 'apart' in verdict else 'as'} "
-            + ", ".join(f"{one.other} ({one.points:+.1f})" for one in here if one.verdict == verdict)
-            for verdict in dict.fromkeys(one.verdict for one in here)
+        parts = [
+            f"{verdict} {joint} " + ", ".join(f"{one.other} ({one.points:+.1f})" for one in alike)
+            for verdict, joint in joints.items()
+            if (alike := [one for one in here if one.verdict == verdict])
         ]
-        parts.append(f"at {factor:g} times the multiply-adds {'; '.join(told)}")
-    return f"{kind} is, {'; '.join(parts)} (points on test)."
+        told[factor] = (
+            f"At {factor:g} times the multiply-adds, {here[0].kind} is {'; '.join(parts)} (points of accuracy on test)."
+        )
+    return told
 
 
 def ablation_page(ablation: Ablation, about: Mapping[str, Any], found: Found) -> StudyPage:
@@ -79,7 +90,7 @@ def ablation_page(ablation: Ablation, about: Mapping[str, Any], found: Found) ->
             f"{factors} times its multiply-adds? Costs are equal within {EQUAL:.0%}; {ablation.seeds} seeds, "
             f"{epochs(ablation.common)}."
         ),
-        answer=said(ablation, reached),
+        answer=said(reached),
         notes=ablation_notes(ablation, reached),
         blocks=tuple(blocks),
         command=about["command"],
@@ -108,6 +119,8 @@ def ablation_notes(ablation: Ablation, reached: Findings) -> tuple[str, ...]:
         notes.append(f"Not finished: {reached.full - reached.trained} of {reached.full} trainings are still to come.")
     if reached.noise is not None:
         notes.append(f"A seed alone moves the accuracy on test by {reached.noise:.2f} points (standard deviation).")
+    told = by_factor(reached)
+    notes += [told[factor] for factor in sorted(told)[:-1]]
     missed = [f"{kind} at {factor:g} ({off:+.1%})" for kind, factor, off in ablation.comparison.unreachable]
     if missed:
         notes.append(f"No network of that cost, with how far off the nearest is: {', '.join(missed)}.")
@@ -118,8 +131,8 @@ def compared(ablation: Ablation, reached: Findings) -> Table:
     """As the paper's Table 3."""
     comparison = ablation.comparison
     columns = (
-        "scaled", "times the cost", "depth x", "width x", "resolution x", "layers", "pixels", "parameters",
-        "multiply-adds", "off", "width adjusted", "seeds", "minival, %", "test, %", "time",
+        "scaled", "times the cost", "seeds", "minival, %", "test, %", "depth x", "width x", "resolution x", "layers",
+        "pixels", "parameters", "multiply-adds", "off", "width adjusted", "time",
     )  # fmt: skip
     rows = []
     everything = [("baseline", 1.0, comparison.baseline, 0)]
@@ -131,22 +144,23 @@ def compared(ablation: Ablation, reached: Findings) -> Table:
         multipliers = candidate.multipliers
         factors = (multipliers.depth, multipliers.width * candidate.width_adjustment, multipliers.resolution)
         found = reached.measured.get(number)
+        results = (
+            (Value("0", 0), _NONE, _NONE)
+            if found is None
+            else (
+                Value(str(found.seeds), found.seeds),
+                Value(plus_minus(*found.minival), found.minival[0]),
+                Value(plus_minus(*found.test), found.test[0]),
+            )
+        )
         rows.append(
             (
                 Value(kind, kind),
                 Value(f"{factor:.3g}", factor),
+                *results,
                 *(Value(f"{one:.3g}", one) for one in factors),
                 *sizes(candidate),
-                *(
-                    (Value("0", 0), Value("–", ""), Value("–", ""), Value("–", ""))
-                    if found is None
-                    else (
-                        Value(str(found.seeds), found.seeds),
-                        Value(plus_minus(*found.minival), found.minival[0]),
-                        Value(plus_minus(*found.test), found.test[0]),
-                        Value(duration(found.seconds), found.seconds),
-                    )
-                ),
+                _NONE if found is None else Value(duration(found.seconds), found.seconds),
             )
         )
     return Table("Networks (as Table 3)", columns, tuple(rows))
