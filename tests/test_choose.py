@@ -99,6 +99,35 @@ def test_seeds_are_asked_for_in_two_rounds_and_nothing_twice() -> None:
     assert next_seeds(points, [Score(candidate=i, seed=0, score=0.0) for i in range(len(points))], 1) == []
 
 
+@pytest.mark.parametrize("rough", [0, 1, 2, 4])
+def test_the_fits_intervals_hold_the_truth_smooth_or_not(rough: float) -> None:
+    """rough: by how much candidates depart from the surface, in standard deviations of a seed."""
+    points = shares_of("efficientnet_b0")
+    places, random, noise = np.array(points), np.random.default_rng(5), 0.2
+    held, lost, plainly = [], [], []
+    for _ in range(60):
+        truth = 90 - 20 * (places[:, 0] - 0.3) ** 2 - 20 * (places[:, 2] - 0.3) ** 2
+        truth += rough * noise * random.standard_normal(len(points))
+        scores: list[Score] = []
+        while asked := next_seeds(points, scores, 3):
+            drawn = noise * random.standard_normal(len(asked))
+            scores += [
+                Score(candidate=i, seed=seed, score=float(truth[i] + one))
+                for (i, seed), one in zip(asked, drawn, strict=True)
+            ]
+        found = choose(points, scores)
+        held += [
+            abs(one.fitted - true) <= one.fitted_interval for one, true in zip(found.standings, truth, strict=True)
+        ]
+        lost.append(truth.max() - truth[found.best])
+        plainly.append(truth.max() - truth[found.argmax])
+    sys.stdout.write(
+        f"\nrough {rough}: {np.mean(held):.1%} held; {np.mean(lost):.3f} lost, {np.mean(plainly):.3f} plainly"
+    )
+    assert np.mean(held) >= 0.9
+    assert np.mean(lost) <= np.mean(plainly) + 0.01
+
+
 # ---- planted cases ----
 
 

@@ -134,7 +134,7 @@ def test_a_weak_training_is_stopped_kept_as_such_and_can_be_finished(tmp_path: P
 
 def test_a_study_that_asks_something_else_is_refused(tmp_path: Path) -> None:
     open_study(storage(tmp_path), QUESTION)
-    with pytest.raises(InvalidInput, match=r"its study 'study' asks something else .* give another --name"):
+    with pytest.raises(InvalidInput, match=r"its study 'study' asks something else .* give another --out"):
         open_study(storage(tmp_path), {**QUESTION, "kind": "other"})
     open_study(storage(tmp_path, "second"), {**QUESTION, "kind": "other"})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -130,8 +131,16 @@ def recipe_changes(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def print_json(data: object) -> None:
-    """One JSON value on stdout."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    """One JSON value on stdout; numbers that JSON does not have, such as infinity, become null."""
+    click.echo(json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(data: object) -> object:
+    if isinstance(data, Mapping):
+        return {name: _finite(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def print_table(table: Table) -> None:

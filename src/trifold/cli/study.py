@@ -20,19 +20,22 @@ from trifold.cli.options import (
 from trifold.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from trifold.architecture import Architecture
     from trifold.data.glimpse import Glimpse
+    from trifold.report.study_contents import Table
     from trifold.scaling import Coefficients
     from trifold.study.comparison import Comparison
     from trifold.study.directions import Plan
     from trifold.study.run import Common, Study
-    from trifold.study.trials import Job, Trained
+    from trifold.study.trials import Job, Storage, Trained
     from trifold.train.assemble import Progress
     from trifold.train.recipe import Recipe
+
+SEEDS = click.IntRange(1, 100)
 
 _STUDY_OPTIONS = (
     click.option("--recipe", default="small", show_default=True, help="How to train: as for `trifold train`."),
@@ -40,7 +43,8 @@ _STUDY_OPTIONS = (
     click.option("--epochs", type=int, help="Short for --set epochs=N."),
     click.option("--split-seed", default=0, show_default=True, help="Of the split that all trainings share."),
     click.option("--skip-bad", is_flag=True, help="Leave bad images out, named and counted, instead of stopping."),
-    click.option("--threads", type=int, default=1, show_default=True, help="Of torch, in each training."),
+    click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of torch, in each training."),
+    click.option("--inexact", is_flag=True, help="Go on with trainings begun with other threads or versions."),
     click.option("--storage", help="Optuna's storage, which several workers may share  [sqlite in --out]."),
     click.option("--name", default="study", show_default=True, help="Of the study in the storage."),
     click.option("--plan", "only_plan", is_flag=True, help="Print what would be trained, with the hours, and stop."),
@@ -58,7 +62,9 @@ def _study_options(command: Command) -> Command:
 @click.argument("net")
 @click.argument("data")
 @grid_options
-@click.option("--seeds", default=3, show_default=True, help="Of the candidates that go on to the second round.")
+@click.option(
+    "--seeds", type=SEEDS, default=3, show_default=True, help="Of the candidates that go on to the second round."
+)
 @click.option("--keep-weak", is_flag=True, help="Stop no training early.")
 @click.option("--finish-stopped", is_flag=True, help="Finish at last what was stopped early, and say what it changes.")
 @_study_options
@@ -70,19 +76,21 @@ def coefficients(net: str, data: str, as_json: bool, **options: Any) -> None:
     Every candidate is trained once, then the best quarter with the other seeds; a weak first training is stopped early.
     The same command goes on where it was stopped; given again elsewhere with the same --storage, it shares the work.
     """
-    from trifold.study.directions import going_on
+    from trifold.data.glimpse import glimpse
+    from trifold.study.directions import most_trainings, plan_to_dict
 
-    recipe, seen = _recipe(net, options), _glimpse(data)
+    recipe, seen = _recipe(net, options), glimpse(data)
 
     def planned(classes: int, channels: int) -> tuple[Architecture, Plan]:
         architecture, plan = grid_plan(net, classes, channels, options)
-        if not as_json or options["only_plan"]:
+        if not as_json:
             print_plan(architecture, plan, options["factor"])
-            count, seeds = len(plan.candidates), options["seeds"]
-            costs: list[float] = [one.cost.multiply_adds for one in plan.candidates]
-            most = count + going_on(count) * (seeds - 1)
-            mean = [sum(costs) / count] * (most - count)
-            _print_hours([*costs, *mean], recipe, seen, f"the full grid has {count * seeds}")
+            count = len(plan.candidates)
+            most = most_trainings(count, options["seeds"])
+            mean = sum(one.cost.multiply_adds for one in plan.candidates) / count
+            _print_hours(most, most * mean, recipe, seen, f"the full grid has {count * options['seeds']}")
+        elif options["only_plan"]:
+            print_json(plan_to_dict(plan))
         return architecture, plan
 
     known = None if seen is None else planned(seen.classes, seen.channels)
@@ -109,7 +117,6 @@ def coefficients(net: str, data: str, as_json: bool, **options: Any) -> None:
     from dataclasses import asdict
 
     from trifold.study.coefficients import Search, answer
-    from trifold.study.directions import plan_to_dict
 
     assert isinstance(study, Search)
     reached = answer(study, found)
@@ -135,7 +142,7 @@ def coefficients(net: str, data: str, as_json: bool, **options: Any) -> None:
 @click.option("--sweep-depth", default=2.0, show_default=True, help="Depth of the sweep of --widths.")
 @click.option("--sweep-resolution", default=1.3, show_default=True, help="Resolution of the sweep of --widths.")
 @rounding_options
-@click.option("--seeds", default=3, show_default=True, help="Of every network.")
+@click.option("--seeds", type=SEEDS, default=3, show_default=True, help="Of every network.")
 @_study_options
 @click.option("--out", default="studies/ablation", show_default=True, help="Folder of the study.")
 @json_option
@@ -144,15 +151,22 @@ def ablate(net: str, data: str, as_json: bool, **options: Any) -> None:
 
     The same command goes on where it was stopped; given again elsewhere with the same --storage, it shares the work.
     """
-    recipe, seen = _recipe(net, options), _glimpse(data)
+    from trifold.data.glimpse import glimpse
+    from trifold.study.comparison import comparison_to_dict, different
+
+    recipe, seen = _recipe(net, options), glimpse(data)
 
     def planned(classes: int, channels: int) -> Comparison:
         comparison = _comparison(net, classes, channels, options)
-        if not as_json or options["only_plan"]:
+        if not as_json:
+            from trifold.cost import cost
+
             _print_comparison(comparison)
-            networks = {comparison.baseline.architecture: comparison.baseline.cost.multiply_adds}
-            networks |= {one.candidate.architecture: one.candidate.cost.multiply_adds for one in comparison.points}
-            _print_hours([*networks.values()] * options["seeds"], recipe, seen, f"{len(networks)} networks")
+            networks, seeds = different(comparison), options["seeds"]
+            spent = sum(cost(one, num_classes=classes, in_channels=channels).multiply_adds for one in networks)
+            _print_hours(seeds * len(networks), seeds * spent, recipe, seen, f"{len(networks)} networks")
+        elif options["only_plan"]:
+            print_json(comparison_to_dict(comparison))
         return comparison
 
     known = None if seen is None else planned(seen.classes, seen.channels)
@@ -176,8 +190,6 @@ def ablate(net: str, data: str, as_json: bool, **options: Any) -> None:
     if as_json:
         from dataclasses import asdict
 
-        from trifold.study.comparison import comparison_to_dict
-
         print_json({**comparison_to_dict(study.comparison), "numbers": study.numbers, "findings": asdict(reached)})
         return
     from trifold.study.ablation_page import ablation_notes, compared, differences, said
@@ -185,7 +197,7 @@ def ablate(net: str, data: str, as_json: bool, **options: Any) -> None:
     _print_sortable(f"{reached.trained} of {reached.full} trainings", compared(study, reached))
     if reached.differences:
         _print_sortable("differences on test, in points", differences(reached))
-    for line in (said(reached), *ablation_notes(study, reached)):
+    for line in (said(reached), *ablation_notes(study, reached, found)):
         click.echo(line)
 
 
@@ -205,12 +217,6 @@ def _recipe(net: str, options: Mapping[str, Any]) -> Recipe:
     return find_recipe(options["recipe"], load(net)[0], recipe_changes(options))
 
 
-def _glimpse(data: str) -> Glimpse | None:
-    from trifold.data.glimpse import glimpse
-
-    return glimpse(data)
-
-
 def _numbers(option: str, text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",") if part.strip()]
@@ -224,8 +230,9 @@ def _kinds(options: Mapping[str, Any]) -> dict[str, Coefficients]:
 
     kinds = {}
     for name in filter(None, (part.strip() for part in options["kinds"].split(","))):
-        if name not in RULES:
-            raise InvalidInput(f"--kinds must be {', '.join(RULES)}, with commas between them, got {name!r}")
+        if name not in RULES or name in kinds:
+            known = ", ".join(RULES)
+            raise InvalidInput(f"--kinds must be some of {known}, each once, with commas between them, got {name!r}")
         kinds[name] = RULES[name]
     if options["found"] is not None:
         values = _numbers("found", options["found"])
@@ -279,18 +286,18 @@ def _print_comparison(comparison: Comparison) -> None:
         click.echo(f"no network of that cost, even with its width adjusted: {kind} at {factor:g} ({nearest:+.1%})")
 
 
-def _print_hours(costs: Sequence[float], recipe: Recipe, seen: Glimpse | None, beside: str) -> None:
-    """How many trainings there are, and about how long they take."""
+def _print_hours(trainings: int, multiply_adds: float, recipe: Recipe, seen: Glimpse | None, beside: str) -> None:
+    """How many trainings there are, and about how long they take; multiply_adds: of one image of each, summed."""
     from trifold.study.hours import about, training_seconds
 
-    line = f"{len(costs)} trainings of {recipe.epochs} epochs ({beside})"
+    line = f"{trainings} trainings of {recipe.epochs} epochs ({beside})"
     if seen is not None:
-        seconds = sum(training_seconds(one, images=seen.images, epochs=recipe.epochs) for one in costs)
-        line += f": about {about(seconds)} of one thread"
+        mean = training_seconds(multiply_adds / trainings, images=seen.images, epochs=recipe.epochs)
+        line += f": about {about(trainings * mean)} of one thread"
     click.echo(line)
 
 
-def _print_sortable(title: str, table: Any) -> None:
+def _print_sortable(title: str, table: Table) -> None:
     """A page's table on the terminal."""
     columns = tuple(name.replace(", ", "_") for name in table.columns)
     print_table(labelled(title, columns, [tuple(cell.shown for cell in row) for row in table.rows]))
@@ -303,11 +310,12 @@ def _run(
     from pathlib import Path
 
     from trifold.data.sources import open_data
-    from trifold.study.folder import TRIALS, write_study
-    from trifold.study.run import Common, collect, run_study
-    from trifold.study.trials import Storage
+    from trifold.study.folder import write_study
+    from trifold.study.run import Common, run_study
+    from trifold.study.trials import finished, load_study, open_study
     from trifold.train.machine import Machine
 
+    storage = _storage(options)
     dataset = open_data(data, skip_bad=options["skip_bad"])
     common = Common(
         recipe=recipe,
@@ -320,24 +328,49 @@ def _run(
     if options["only_plan"]:
         return None, {}
     folder = Path(options["out"])
-    write_study(folder, study.question, {"data": dataset.name, "command": _command()})
-    url = options["storage"] or f"sqlite:///{(folder / TRIALS).resolve()}"
-    storage = Storage(url=url, name=options["name"])
     if options["collect"]:
-        found = collect(study, storage)
+        found: Mapping[Job, Trained] = finished(load_study(storage, study.question))
     else:
-        machine = Machine(threads=options["threads"])
-        found = run_study(study, dataset, folder=folder, storage=storage, machine=machine, shown=_shown(study, folder))
+        made = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            trials = open_study(storage, study.question, pruner=study.pruner)
+        except InvalidInput:
+            if made:
+                folder.rmdir()
+            raise
+        write_study(folder, study.question, {"data": dataset.name, "command": _command(storage)})
+        machine = Machine(threads=options["threads"], inexact=options["inexact"])
+        found = run_study(study, dataset, trials, folder=folder, machine=machine, shown=_shown(study, folder))
     click.echo(f"report: {_report(folder, found)}", err=True)
     return study, found
 
 
-def _command() -> str:
-    """The command that this process was given."""
+def _storage(options: Mapping[str, Any]) -> Storage:
+    """The storage that the options name; a file in --out where they name none."""
+    from pathlib import Path
+
+    from trifold.study.folder import TRIALS
+    from trifold.study.trials import Storage
+
+    name, url = options["name"], options["storage"]
+    if not (name.isprintable() and 1 <= len(name) <= 100):
+        raise InvalidInput(f"--name must be 1 to 100 printable characters, got {name!r:.120}")
+    if url is None:
+        if set(options["out"]) & set("?#%"):
+            raise InvalidInput(f"--out must not have ?, # or % in its name, got {options['out']!r}")
+        url = f"sqlite:///{(Path(options['out']) / TRIALS).resolve()}"
+    return Storage(url=url, name=name)
+
+
+def _command(storage: Storage) -> str:
+    """The command that this process was given, without a password."""
     import shlex
     import sys
 
-    return shlex.join(["trifold", *sys.argv[1:]])
+    from trifold.study.trials import shown
+
+    return shlex.join(["trifold", *sys.argv[1:]]).replace(storage.url, shown(storage))
 
 
 def _report(folder: Path, found: Mapping[Job, Trained]) -> Path:
@@ -359,10 +392,9 @@ def _shown(
         from trifold.train.progress import progress_bar
 
         _report(folder, found)
-        took = [one.facts["seconds"] for one in found.values()]
-        left = study.most_trainings - len(found)
+        took, left = [one.facts["seconds"] for one in found.values()], study.to_come(found)
         click.echo(
-            f"training {len(found) + 1} of {study.most_trainings}: {study.names[job[0]]}, seed {job[1]}"
+            f"training {len(found) + 1} of {len(found) + left}: {study.names[job[0]]}, seed {job[1]}"
             + (f"; {duration(left * sum(took) / len(took))} left on one worker" if took else ""),
             err=True,
         )

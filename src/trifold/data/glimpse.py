@@ -30,6 +30,8 @@ _KNOWN = {
     "flowers102": Glimpse(102, 3, 1_020),
     "stanford_cars": Glimpse(196, 3, 8_144),
     "fgvc_aircraft": Glimpse(100, 3, 3_334),
+    "oxford_pets": Glimpse(37, 3, 3_680),
+    "food101": Glimpse(101, 3, 75_750),
 }
 """The built-in set, and torchvision's, whose readers load torch."""
 

@@ -14,7 +14,7 @@ from scipy.stats import t as student
 from trifold.architecture import Architecture
 from trifold.errors import InvalidInput
 from trifold.study.choose import Score, mean_and_interval, seed_noise
-from trifold.study.comparison import FOUND, SINGLE, Comparison, comparison_from_dict, comparison_to_dict
+from trifold.study.comparison import FOUND, SINGLE, Comparison, comparison_from_dict, comparison_to_dict, different
 from trifold.study.run import Common
 from trifold.study.trials import Job, Trained
 
@@ -44,17 +44,14 @@ class Ablation:
     @property
     def networks(self) -> tuple[Architecture, ...]:
         """The different networks, the baseline first, each with its number in its name."""
-        comparison = self.comparison
-        candidates = (comparison.baseline, *(point.candidate for point in comparison.points))
-        different = tuple(dict.fromkeys(replace(one.architecture, name="network") for one in candidates))
-        name = comparison.baseline.architecture.name
-        return tuple(replace(one, name=f"{name}-{number}") for number, one in enumerate(different))
+        return tuple(replace(one, name=f"{one.name}-{number}") for number, one in enumerate(different(self.comparison)))
 
     @property
     def numbers(self) -> tuple[int, ...]:
         """Each point's network."""
-        known = {replace(one, name="network"): number for number, one in enumerate(self.networks)}
-        return tuple(known[replace(point.candidate.architecture, name="network")] for point in self.comparison.points)
+        known = {one: number for number, one in enumerate(different(self.comparison))}
+        name = self.comparison.baseline.architecture.name
+        return tuple(known[replace(point.candidate.architecture, name=name)] for point in self.comparison.points)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,10 +63,9 @@ class Ablation:
                 names[number].append(point.kind + width)
         return tuple(" = ".join(one) for one in names)
 
-    @property
-    def most_trainings(self) -> int:
-        """How many trainings there are."""
-        return len(self.networks) * self.seeds
+    def to_come(self, found: Mapping[Job, Trained]) -> int:
+        """How many trainings are still to come."""
+        return len(self.wanted(found))
 
     @property
     def pruner(self) -> optuna.pruners.BasePruner | None:
@@ -81,7 +77,7 @@ class Ablation:
         jobs = [(number, seed) for seed in range(self.seeds) for number in range(len(self.networks))]
         return [job for job in jobs if job not in found]
 
-    def may_stop(self, job: Job) -> bool:  # noqa: ARG002  as every study's
+    def may_stop(self, job: Job, found: Mapping[Job, Trained]) -> bool:  # noqa: ARG002  as every study's
         """None may."""
         return False
 
@@ -150,8 +146,14 @@ def findings(ablation: Ablation, found: Mapping[Job, Trained]) -> Findings:
         noise=noise,
         differences=_differences(ablation, measured, noise),
         trained=len(found),
-        full=ablation.most_trainings,
+        full=len(ablation.networks) * ablation.seeds,
     )
+
+
+def reference(ablation: Ablation) -> str | None:
+    """The kind that the others are compared with."""
+    kinds = [point.kind for point in ablation.comparison.points if point.sweep is None]
+    return next((kind for kind in (FOUND, "compound", "fast", *SINGLE, *kinds) if kind in kinds), None)
 
 
 def _measured(found: Mapping[Job, Trained], number: int) -> Measured:
@@ -171,9 +173,7 @@ def _differences(ablation: Ablation, measured: Mapping[int, Measured], noise: fl
         for point, number in zip(ablation.comparison.points, ablation.numbers, strict=True)
         if point.sweep is None and number in measured
     ]
-    kinds = [point.kind for point, _ in points]
-    order = (FOUND, "compound", "fast", *SINGLE)
-    named = next((kind for kind in order if kind in kinds), None)
+    named = reference(ablation)
     pairs = [
         (point, number, other, other_number)
         for point, number in points
@@ -183,7 +183,7 @@ def _differences(ablation: Ablation, measured: Mapping[int, Measured], noise: fl
     ]
     freedom = sum(one.seeds - 1 for one in measured.values())
     distinct = sum(number != other_number for _, number, _, other_number in pairs)
-    if noise is None or not freedom or not distinct:
+    if not noise or not freedom or not distinct:  # no noise at all is no measurement of it
         wide = math.inf
     else:
         wide = float(student.ppf(1 - 0.025 / distinct, freedom)) * noise

@@ -8,7 +8,7 @@ from typing import Any
 
 from trifold.report.markup import duration
 from trifold.report.study_contents import Dots, Plot, Series, StudyPage, Table, Value
-from trifold.study.ablation import Ablation, Findings, findings
+from trifold.study.ablation import Ablation, Findings, findings, reference
 from trifold.study.comparison import SINGLE
 from trifold.study.comparison import Point as Compared
 from trifold.study.directions import EQUAL
@@ -91,7 +91,7 @@ def ablation_page(ablation: Ablation, about: Mapping[str, Any], found: Found) ->
             f"{epochs(ablation.common)}."
         ),
         answer=said(reached),
-        notes=ablation_notes(ablation, reached),
+        notes=ablation_notes(ablation, reached, found),
         blocks=tuple(blocks),
         command=about["command"],
         machine=machine(found),
@@ -110,7 +110,7 @@ def _accuracy(title: str, series: tuple[Series, ...]) -> Plot:
     )
 
 
-def ablation_notes(ablation: Ablation, reached: Findings) -> tuple[str, ...]:
+def ablation_notes(ablation: Ablation, reached: Findings, found: Found) -> tuple[str, ...]:
     """What the reader of an ablation must know."""
     notes = []
     if ablation.seeds == 1:
@@ -121,6 +121,18 @@ def ablation_notes(ablation: Ablation, reached: Findings) -> tuple[str, ...]:
         notes.append(f"A seed alone moves the accuracy on test by {reached.noise:.2f} points (standard deviation).")
     told = by_factor(reached)
     notes += [told[factor] for factor in sorted(told)[:-1]]
+    scaled = [point for point in ablation.comparison.points if point.sweep is None]
+    without = sorted({point.factor for point in scaled} - {p.factor for p in scaled if p.kind == reference(ablation)})
+    if without:
+        named = ", ".join(f"{factor:g}" for factor in without)
+        notes.append(
+            f"{reference(ablation)} has no network at {named} times the cost, so there is no comparison there."
+        )
+    if images := {one.facts["images"]["test"] for one in found.values()}:
+        notes.append(
+            f"Differences and their intervals are about these {max(images):,} test images: they hold what other seeds "
+            "would change, not what other images would."
+        )
     missed = [f"{kind} at {factor:g} ({off:+.1%})" for kind, factor, off in ablation.comparison.unreachable]
     if missed:
         notes.append(f"No network of that cost, with how far off the nearest is: {', '.join(missed)}.")

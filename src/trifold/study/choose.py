@@ -22,9 +22,13 @@ from trifold.study.directions import going_on
 DRAWS = 20_000
 """Of the fitted scores, for the chance that each candidate is the best."""
 
-_SURFACE, _OWN = (4.0, 16.0), (0.0, 0.5)
+_SURFACE, _OWN = (4.0, 16.0), (0.0, 0.5, 1.0, 2.0, 4.0)
 """How wide the surface's terms and the candidates' own departures may be, in standard deviations of a seed's noise: the
-surface is hardly held back, so that a few noisy scores do not flatten it (tests/test_choose.py)."""
+surface is hardly held back, so that a few noisy scores do not flatten it, and where rounding makes candidates depart
+from it by much more than a seed does, they are taken as they are (tests/test_choose.py)."""
+
+_TERMS = 6
+"""Of the surface, its constant among them."""
 
 Array = NDArray[np.float64]
 
@@ -85,7 +89,8 @@ def seed_noise(scores: Sequence[Score]) -> float | None:
 def choose(points: Sequence[tuple[float, float, float]], scores: Sequence[Score]) -> Choice:
     """The standing of every candidate that has a score; points: each candidate's `directions.shares`.
 
-    Where no candidate has two seeds the noise is taken from the distances to the surface alone.
+    Intervals are Student's, with the freedom of the pooled noise. Where no candidate has two seeds the noise is taken
+    from the distances to the surface alone.
 
     Raises InvalidInput unless at least two candidates have a score.
     """
@@ -96,9 +101,10 @@ def choose(points: Sequence[tuple[float, float, float]], scores: Sequence[Score]
     groups = [[one.score for one in scores if one.candidate == number] for number in numbers]
     means, counts = np.array([np.mean(group) for group in groups]), np.array([len(group) for group in groups])
     surface = _terms(np.array([points[number] for number in numbers]))
-    noise = seed_noise(scores)
+    noise, freedom = seed_noise(scores), len(scores) - len(numbers)
     fitted, covariance, noise = _fit(surface, means, counts, noise)
 
+    wide = float(student.ppf(0.975, freedom or max(1, len(numbers) - _TERMS)))
     best = int(np.argmax(fitted))
     spread = np.sqrt(np.diag(covariance))
     apart = np.sqrt(np.maximum(np.diag(covariance) + covariance[best, best] - 2 * covariance[best], 0))
@@ -113,9 +119,9 @@ def choose(points: Sequence[tuple[float, float, float]], scores: Sequence[Score]
                 mean=mean,
                 interval=half,
                 fitted=float(fitted[i]),
-                fitted_interval=1.96 * float(spread[i]),
+                fitted_interval=wide * float(spread[i]),
                 chance=float(chances[i]),
-                tied=bool(fitted[best] - fitted[i] <= 1.96 * apart[i]),
+                tied=bool(fitted[best] - fitted[i] <= wide * apart[i]),
             )
         )
     return Choice(standings=tuple(standings), best=numbers[best], argmax=numbers[int(np.argmax(means))], noise=noise)
@@ -187,7 +193,7 @@ def next_seeds(
     first = [(number, 0) for number in spread(points) if number not in stopped]
     if left := [one for one in first if one not in done]:
         return left
-    opening = [one for one in scores if one.seed == 0]
+    opening = [one for one in scores if one.seed == 0 and one.candidate not in stopped]
     standings = choose(points, opening).standings
     order = sorted(zip(sorted(number for number, _ in first), standings, strict=True), key=lambda one: -one[1].fitted)
     best = [number for number, _ in order[: going_on(len(points))]]

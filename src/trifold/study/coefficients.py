@@ -74,11 +74,12 @@ class Search:
         """Each candidate by its first direction."""
         return tuple(named(one.directions[0]) for one in self.directions.candidates)
 
-    @property
-    def most_trainings(self) -> int:
-        """How many trainings the two rounds have."""
+    def to_come(self, found: Mapping[Job, Trained]) -> int:
+        """How many trainings are still to come, as far as is known."""
+        jobs = self.wanted(found)
         count = len(self.directions.candidates)
-        return count + going_on(count) * (self.seeds - 1)
+        first_round = any(seed == 0 and (candidate, 0) not in found for candidate, seed in jobs)
+        return len(jobs) + (going_on(count) * (self.seeds - 1) if first_round else 0)
 
     @property
     def pruner(self) -> optuna.pruners.BasePruner | None:
@@ -86,14 +87,14 @@ class Search:
         return Hopeless() if self.stops else None
 
     def wanted(self, found: Mapping[Job, Trained]) -> list[Job]:
-        """The trainings to come."""
-        stopped = [job for job, one in found.items() if not one.whole]
-        jobs = next_seeds(self.points, scores_of(found), self.seeds, {candidate for candidate, _ in stopped})
-        return jobs or (stopped if self.finish else [])
+        """The trainings to come; what was stopped early goes no further than, if asked for, to its end."""
+        stopped = {candidate for (candidate, _), one in found.items() if one.stopped}
+        jobs = next_seeds(self.points, scores_of(found), self.seeds, stopped)
+        return jobs or ([job for job, one in found.items() if not one.whole] if self.finish else [])
 
-    def may_stop(self, job: Job) -> bool:
-        """Whether it is a first training; to stop one of the others would bend the mean over seeds."""
-        return job[1] == 0 and not self.finish
+    def may_stop(self, job: Job, found: Mapping[Job, Trained]) -> bool:
+        """Whether it is a first training, not yet stopped once: to stop a later seed would bend the means."""
+        return job[1] == 0 and job not in found
 
 
 def search_from(question: Mapping[str, Any]) -> Search:
@@ -112,15 +113,17 @@ def search_from(question: Mapping[str, Any]) -> Search:
 class Early:
     """What stopping weak trainings early did, or would have done.
 
-    stopped: the candidates, each with the epochs it had. saved: share of the search's epochs, in [0, 1]. best: the
-    answer without them; None while they are not trained to their end, so that it is not known what they would have
-    changed. done: whether it was done, and not only worked out from trainings that went to their end.
+    stopped: the candidates, each with the epochs it had. applied: whether it was done, and not only worked out from
+    trainings that went to their end. saved: share of the search's epochs, in [0, 1]. known: whether what it changed is
+    known: all stopped ones are trained to their end. without: the answer that the search has, or would have had, with
+    them stopped; None if that is not known.
     """
 
     stopped: Mapping[int, int]
+    applied: bool
     saved: float
-    best: int | None
-    done: bool
+    known: bool
+    without: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,9 +131,10 @@ class Answer:
     """What a search found so far.
 
     choice: None while fewer than two candidates have a score; candidates: whose its standings are. trained: how many
-    trainings are finished; full: how many the whole grid has, each candidate with every seed. test: each candidate's
-    mean accuracy on test in percent, with half its 95 % interval. images: in minival. needed: how many it would take to
-    tell the best from the next best by their fitted scores; None where these are equal or not between 0 and 100.
+    trainings are finished or stopped; to_come: how many are not; full: how many the whole grid has, each candidate with
+    every seed. test: each candidate's mean accuracy on test in percent, with half its 95 % interval. images: in
+    minival. needed: how many it would take to tell the best from the next best by their fitted scores; None where these
+    are equal or not between 0 and 100.
     """
 
     choice: Choice | None
@@ -139,6 +143,7 @@ class Answer:
     images: int
     needed: int | None
     trained: int
+    to_come: int
     full: int
     test: dict[int, tuple[float, float]]
 
@@ -156,6 +161,7 @@ def answer(search: Search, found: Mapping[Job, Trained]) -> Answer:
         images=max((one.facts["images"]["minival"] for one in found.values() if one.whole), default=0),
         needed=None if choice is None else _needed(choice),
         trained=len(found),
+        to_come=search.to_come(found),
         full=len(search.points) * search.seeds,
         test=test,
     )
@@ -173,14 +179,25 @@ def _early(search: Search, found: Mapping[Job, Trained], scores: Sequence[Score]
         order = [number for number in spread(search.points) if (number, 0) in firsts]
         stopped = replay([(number, firsts[number, 0].curve, firsts[number, 0].score) for number in order])
     known = all(found[number, 0].whole for number in stopped)
-    best = _best_without(search, scores, stopped) if known else None
-    saved = sum(epochs - after for after in stopped.values()) / (epochs * search.most_trainings)
-    return Early(stopped=stopped, saved=saved, best=best, done=search.stops)
+    saved = sum(epochs - after for after in stopped.values())
+    whole = epochs * (len(found) + search.to_come(found))
+    return Early(
+        stopped=stopped,
+        applied=search.stops,
+        saved=saved / whole if whole else 0.0,
+        known=known,
+        without=_without(search, scores, stopped) if known else None,
+    )
 
 
-def _best_without(search: Search, scores: Sequence[Score], stopped: Collection[int]) -> int | None:
-    left = [one for one in scores if one.candidate not in stopped]
-    return choose(search.points, left).best if len({one.candidate for one in left}) > 1 else None
+def _without(search: Search, scores: Sequence[Score], stopped: Collection[int]) -> int | None:
+    """The answer with these stopped: of the trainings that would then have been asked for, if all are at hand."""
+    at_hand, taken = {(one.candidate, one.seed): one for one in scores}, list[Score]()
+    while jobs := next_seeds(search.points, taken, search.seeds, stopped):
+        if not at_hand.keys() >= set(jobs):
+            return None
+        taken += [at_hand[job] for job in jobs]
+    return choose(search.points, taken).best if len({one.candidate for one in taken}) > 1 else None
 
 
 def _needed(choice: Choice) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trifold.architecture import Architecture
@@ -21,6 +21,9 @@ from trifold.study.directions import (
 SINGLE = ("depth", "width", "resolution")
 KINDS = (*SINGLE, "compound", "fast")
 """The rules that are compared unless others are named: one dimension, the paper's three, dWr (2103.06877)."""
+
+FURTHEST = 1_000_000
+"""How many times the baseline's multiply-adds a network may have."""
 
 FOUND = "found"
 """What coefficients of the user's own are called."""
@@ -64,8 +67,12 @@ def compare(
     """
     if not kinds:
         raise InvalidInput(f"kinds must name at least one of {', '.join(RULES)}")
-    if not factors or len(set(factors)) < len(factors):
-        raise InvalidInput(f"factors must be different numbers over 1, got {', '.join(map(str, factors)) or 'none'}")
+    if not factors or len(set(factors)) < len(factors) or not all(1 < one <= FURTHEST for one in factors):
+        listed = ", ".join(map(str, factors)) or "none"
+        raise InvalidInput(f"factors must be different numbers over 1, at most {FURTHEST:,}, got {listed}")
+    for kind, coefficients in kinds.items():
+        if coefficients.growth <= 1:
+            raise InvalidInput(f"{kind}: alpha, beta and gamma must not all be 1, as nothing would grow")
     own = cost(baseline, num_classes=num_classes, in_channels=in_channels)
     points, unreachable = [], []
     for factor in factors:
@@ -127,6 +134,13 @@ def width_sweep(
             kind = f"depth x{d:g}, resolution x{r:g}"
             points.append(Point(kind=kind, factor=spent.multiply_adds / own, candidate=candidate, sweep=(d, r)))
     return tuple(points)
+
+
+def different(comparison: Comparison) -> tuple[Architecture, ...]:
+    """The different networks by what they are called first, the baseline first of all."""
+    candidates = (comparison.baseline, *(point.candidate for point in comparison.points))
+    name = comparison.baseline.architecture.name
+    return tuple(dict.fromkeys(replace(one.architecture, name=name) for one in candidates))
 
 
 def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:

@@ -127,6 +127,11 @@ def going_on(count: int) -> int:
     return max(2, count // 4)
 
 
+def most_trainings(count: int, seeds: int) -> int:
+    """How many trainings the two rounds of so many candidates have, where all go to their end."""
+    return count + going_on(count) * (seeds - 1)
+
+
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
     """The plan as plain values."""
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,19 +32,27 @@ class Kept(NamedTuple):
 
 
 def write_study(folder: Path, question: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Makes the folder and writes what is asked. Raises InvalidData if it holds another study, or cannot be made."""
+    """Makes the folder and writes what is asked, unless that stands there.
+
+    Raises InvalidData if it holds another study, or cannot be made.
+    """
     plain = json.loads(json.dumps(question))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / STUDY).exists() and _study(folder)["question"] != plain:
-            raise InvalidData(f"{printable(folder)}: holds a study that asks something else; give another --out")
+        if (folder / STUDY).exists():
+            if _study(folder)["question"] != plain:
+                raise InvalidData(f"{printable(folder)}: holds a study that asks something else; give another --out")
+            return
         write_atomic(folder / STUDY, json.dumps({"question": plain, "about": about}, indent=1) + "\n")
     except OSError as error:
         raise InvalidData(f"{printable(folder)}: cannot be made a study's folder: {error.strerror}") from None
 
 
 def write_records(folder: Path, found: Mapping[Job, Trained]) -> None:
-    """Writes a line a training, in the order of candidates and seeds."""
+    """Writes a line a training, in the order of candidates and seeds; never fewer than stand there."""
+    with contextlib.suppress(OSError):
+        if len((folder / RECORDS).read_text(encoding="utf-8").splitlines()) > len(found):
+            return  # a worker that knew more was faster
     lines = [
         {
             "candidate": candidate,
@@ -63,7 +72,8 @@ def read_study(folder: str | Path) -> Kept:
     """What a study's folder holds. Raises InvalidData naming file, line and what is wrong."""
     folder = Path(folder)
     study, found = _study(folder), {}
-    for number, line in enumerate(_text(folder / RECORDS).splitlines(), start=1):
+    text = _text(folder / RECORDS) if (folder / RECORDS).exists() else ""
+    for number, line in enumerate(text.splitlines(), start=1):
         try:
             entry = json.loads(line)
             job = int(entry.pop("candidate")), int(entry.pop("seed"))

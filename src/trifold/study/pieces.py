@@ -58,7 +58,8 @@ def courses(found: Found, names: Sequence[str]) -> Plot:
 
 
 def _address(one: Trained) -> str:
-    return f"{RUNS}/{one.facts['run']}/{PAGE}"
+    """Of a run's page; one that was stopped has none."""
+    return f"{RUNS}/{one.facts['run']}/{PAGE}" if one.whole else ""
 
 
 def runs(found: Found, names: Sequence[str]) -> Table:
@@ -69,7 +70,7 @@ def runs(found: Found, names: Sequence[str]) -> Table:
         ended = "to its end" if one.whole else f"stopped after {one.stopped} epochs"
         rows.append(
             (
-                Value(one.facts["run"], one.facts["run"], _address(one) if one.whole else ""),
+                Value(one.facts["run"], one.facts["run"], _address(one)),
                 Value(names[number], names[number]),
                 Value(str(seed), seed),
                 Value(f"{one.score:.2f}", one.score),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ import optuna
 
 from trifold.architecture import Architecture
 from trifold.data.dataset import Dataset
-from trifold.study.trials import Job, Report, Storage, Trained, finished, open_study, work
+from trifold.study.trials import Job, Report, Trained, finished, work
 from trifold.train.assemble import Progress
 from trifold.train.folder import LOG
 from trifold.train.log import read_log
@@ -67,9 +67,8 @@ class Study(Protocol):
     def names(self) -> tuple[str, ...]:
         """What each network is called."""
 
-    @property
-    def most_trainings(self) -> int:
-        """How many trainings there are at most."""
+    def to_come(self, found: Mapping[Job, Trained]) -> int:
+        """How many trainings are still to come, as far as is known."""
 
     @property
     def pruner(self) -> optuna.pruners.BasePruner | None:
@@ -78,7 +77,7 @@ class Study(Protocol):
     def wanted(self, found: Mapping[Job, Trained]) -> list[Job]:
         """The trainings to come."""
 
-    def may_stop(self, job: Job) -> bool:
+    def may_stop(self, job: Job, found: Mapping[Job, Trained]) -> bool:
         """Whether this training may be stopped early."""
 
 
@@ -89,32 +88,33 @@ class _Weak(Exception):
 def run_study(
     study: Study,
     dataset: Dataset,
+    trials: optuna.Study,
     *,
     folder: str | Path,
-    storage: Storage,
     machine: Machine | None = None,
     shown: Shown | None = None,
 ) -> dict[Job, Trained]:
-    """Trains what the study still wants, beside any other worker on its storage; run folders lie in folder/runs.
+    """Trains what the study still wants, beside any other worker on its trials; run folders lie in folder/runs.
 
     A training's score is its accuracy on minival in percent, at the epoch whose weights are kept. shown: called with
     each training before it begins and with what is finished; what it gives is entered for its progress.
 
-    Raises what `run.train` raises, and InvalidInput if the storage is down or another study's.
+    Raises what `run.train` and `trials.work` raise.
     """
-    trials = open_study(storage, study.question, pruner=study.pruner)
 
     def one(job: Job, report: Report) -> Trained:
         plan = plan_of(study, job)
         name = f"{job[0]:02d}-seed-{job[1]}-{run_id(asked(plan, dataset.fingerprint))[:8]}"
         curve: dict[int, float] = {}
-        spent = 0.0
+        spent, may_stop = 0.0, study.may_stop(job, finished(trials))
 
-        def after_epoch(epoch: Epoch) -> None:
+        def after_epoch(epochs: Sequence[Epoch]) -> None:
             nonlocal spent
-            curve[epoch.epoch] = 100 * epoch.minival_accuracy
-            spent += epoch.seconds
-            if report(epoch.epoch, curve[epoch.epoch]) and study.may_stop(job) and epoch.epoch < plan.recipe.epochs:
+            spent, weak = sum(epoch.seconds for epoch in epochs), False
+            for epoch in epochs[len(curve) :]:
+                curve[epoch.epoch] = 100 * epoch.minival_accuracy
+                weak = report(epoch.epoch, curve[epoch.epoch])
+            if weak and may_stop and len(epochs) < plan.recipe.epochs:
                 raise _Weak
 
         run_folder = Path(folder) / RUNS / name
@@ -143,11 +143,6 @@ def run_study(
         return Trained(score=100 * result.minival_accuracy, facts=facts)
 
     return work(trials, study.wanted, one)
-
-
-def collect(study: Study, storage: Storage) -> dict[Job, Trained]:
-    """What the storage holds of the study so far. Raises InvalidInput if it is down or another study's."""
-    return finished(open_study(storage, study.question))
 
 
 def plan_of(study: Study, job: Job) -> Plan:

@@ -19,10 +19,12 @@ def sentence(search: Search, reached: Answer) -> str:
     first = search.directions.candidates[choice.best].directions[0]
     tied = sum(one.tied for one in choice.standings) - 1
     best = choice.standings[reached.candidates.index(choice.best)]
+    unjudged = len([number for number in reached.early.stopped if number not in reached.candidates])
     return (
         f"alpha {first.alpha:g}, beta {first.beta:g}, gamma {first.gamma:g}: "
         f"{plus_minus(best.fitted, best.fitted_interval)} % on minival by the fit; {tied} of the "
-        f"{len(reached.candidates) - 1} others are tied with it."
+        f"{len(reached.candidates) - 1} others that were trained to their end are tied with it"
+        + (f", {unjudged} were stopped early." if unjudged else ".")
     )
 
 
@@ -31,14 +33,14 @@ def search_notes(search: Search, reached: Answer) -> tuple[str, ...]:
     choice, notes = reached.choice, []
     if search.seeds == 1:
         notes.append("One seed: a smoke test.")
-    if reached.trained < search.most_trainings and choice is not None:
-        left = search.most_trainings - reached.trained
-        notes.append(f"Not finished: {left} of {search.most_trainings} trainings are still to come.")
+    if reached.to_come:
+        notes.append(f"Not finished: {reached.to_come} trainings are still to come.")
     if choice is not None:
         plain = search.directions.candidates[choice.argmax].directions[0]
         same = choice.argmax == choice.best
         notes.append(
-            f"The best plain mean is {'the same' if same else named(plain)}. A seed alone moves a score by "
+            f"The best plain mean is {'the same' if same else named(plain)}; plain means of those that went on to more "
+            "seeds are a little high, as their first seed is what chose them. A seed alone moves a score by "
             f"{choice.noise:.2f} points (standard deviation)."
         )
     if reached.needed is not None and reached.needed > reached.images:
@@ -52,26 +54,24 @@ def search_notes(search: Search, reached: Answer) -> tuple[str, ...]:
 
 def _early_note(search: Search, reached: Answer) -> str:
     early = reached.early
+    if not early.stopped:
+        return f"No training {'was' if early.applied else 'would have been'} stopped early."
     names = ", ".join(
         f"{named(search.directions.candidates[number].directions[0])} after {epochs}"
         for number, epochs in early.stopped.items()
     )
-    if not early.stopped:
-        verb = "was" if early.done else "would have been"
-        return f"No training {verb} stopped early."
-    verb = "were" if early.done else "would have been"
-    note = (
-        f"Stopping weak first trainings early {'saved' if early.done else 'would have saved'} {early.saved:.0%} of the "
-    )
-    note += f"search's epochs: {names} {verb} stopped."
-    if reached.choice is None:
-        return note
-    if early.best is None:
-        return note + " What they would have changed is known once they are finished (--finish-stopped)."
-    if early.best == reached.choice.best:
-        return note + " It changes nothing in the answer."
-    other = named(search.directions.candidates[early.best].directions[0])
-    return note + f" Without them the answer is {other}."
+    saved = "saves" if early.applied and not early.known else "would have saved"
+    done = "were" if early.applied else "would have been"
+    note = f"Stopping weak first trainings early {saved} {early.saved:.0%} of the epochs: {names} {done} stopped"
+    note += ", and were finished after all." if early.applied and early.known else "."
+    if not early.known:
+        return f"{note} What that changes is known once they are finished (--finish-stopped)."
+    if reached.choice is None or early.without is None:
+        return f"{note} What the answer would be with them stopped takes trainings that are not there."
+    if early.without == reached.choice.best:
+        return f"{note} With them stopped the answer is the same."
+    other = named(search.directions.candidates[early.without].directions[0])
+    return f"{note} With them stopped the answer is {other}."
 
 
 def search_page(search: Search, about: Mapping[str, Any], found: Found) -> StudyPage:

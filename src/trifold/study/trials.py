@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
+import re
 import socket
 import time
 import warnings
@@ -21,9 +23,9 @@ from typing import Any
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
-from trifold.errors import InvalidInput
+from trifold.errors import Failed, InvalidInput
 from trifold.study.choose import Score
 from trifold.train.record import run_id
 
@@ -80,37 +82,94 @@ def open_study(
 
     Raises InvalidInput if the storage cannot be reached or read, or if its study of this name asks something else.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     asked = run_id(question)
-    try:
-        # PostgreSQL is spoken to by pg8000, which is BSD-licensed and pure Python; SQLAlchemy's default is not.
-        url = storage.url.replace("postgresql://", "postgresql+pg8000://", 1)
-        with _quiet():
-            kept = RDBStorage(url, heartbeat_interval=heartbeat, grace_period=heartbeat * LATE_AFTER)
-        sampler = optuna.samplers.RandomSampler()  # asked nothing: a claim brings its trial's parameters
-        study = optuna.create_study(
-            storage=kept,
-            study_name=storage.name,
-            direction="maximize",
-            load_if_exists=True,
-            sampler=sampler,
-            pruner=pruner or optuna.pruners.NopPruner(),
-        )
+    with _refused(storage):
+        study = _made(storage, pruner, heartbeat)
         if QUESTION not in study.user_attrs:
             study.set_user_attr(QUESTION, {"digest": asked, **question})
-        found = study.user_attrs[QUESTION]["digest"]
+    _check_question(study, storage, asked)
+    return study
+
+
+def load_study(storage: Storage, question: Mapping[str, Any]) -> optuna.Study:
+    """The study of this name, to be read. Raises InvalidInput as `open_study` does, and where there is none."""
+    with _refused(storage):
+        try:
+            study = optuna.load_study(study_name=storage.name, storage=_address(storage))
+        except KeyError:
+            none = f"storage {shown(storage)}: has no study {storage.name!r}: nothing was trained"
+            raise InvalidInput(none) from None
+    _check_question(study, storage, run_id(question))
+    return study
+
+
+def shown(storage: Storage) -> str:
+    """The storage's address without its password."""
+    return _PASSWORD.sub(r"\1***@", storage.url)
+
+
+_PASSWORD = re.compile(r"(://[^/@:]*:)[^/]*@")
+
+
+def _address(storage: Storage) -> str:
+    """PostgreSQL is spoken to by pg8000, which is BSD-licensed and pure Python; SQLAlchemy's default is not."""
+    if storage.url.rstrip("/") in ("sqlite:", "sqlite:///:memory:"):
+        raise InvalidInput(f"storage {storage.url}: is kept in memory, where nothing would outlive this command")
+    return storage.url.replace("postgresql://", "postgresql+pg8000://", 1)
+
+
+def _made(storage: Storage, pruner: optuna.pruners.BasePruner | None, heartbeat: int) -> optuna.Study:
+    """The study, loaded or made; tried again where workers that begin together make the storage's tables at once."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what a training raises is said by whoever called
+    for left in reversed(range(OPENED_TIMES)):
+        try:
+            with _quiet():
+                kept = RDBStorage(_address(storage), heartbeat_interval=heartbeat, grace_period=heartbeat * LATE_AFTER)
+            return optuna.create_study(
+                storage=kept,
+                study_name=storage.name,
+                direction="maximize",
+                load_if_exists=True,
+                sampler=optuna.samplers.RandomSampler(),  # asked nothing: a claim brings its trial's parameters
+                pruner=pruner or optuna.pruners.NopPruner(),
+            )
+        except (DatabaseError, optuna.exceptions.StorageInternalError) as error:
+            if not left or not any(words in str(error) for words in _AT_ONCE):
+                raise
+            time.sleep(random.uniform(0.2, 1.0))
+    raise AssertionError
+
+
+OPENED_TIMES = 8
+
+_AT_ONCE = ("already exists", "UNIQUE constraint", "unique constraint", "locked")
+"""What databases say where two make the same tables or rows at once."""
+
+
+@contextlib.contextmanager
+def _refused(storage: Storage) -> Iterator[None]:
+    """Within it a storage that cannot be used is one line."""
+    try:
+        yield
+    except InvalidInput:
+        raise
     except ImportError as error:
         driver = "pip install 'trifold[postgresql]'" if storage.url.startswith("postgresql://") else str(error)
-        raise InvalidInput(f"storage {storage.url}: cannot be used: its driver is not installed: {driver}") from None
-    except (SQLAlchemyError, ValueError, TypeError) as error:  # TypeError: an address without a user
-        first = str(error).strip().splitlines()[0]
-        raise InvalidInput(f"storage {storage.url}: cannot be used: {first}") from None
+        reason = f"its driver is not installed: {driver}"
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]  # TypeError: an address without a user
+    else:
+        return
+    raise InvalidInput(f"storage {shown(storage)}: cannot be used: {reason}")
+
+
+def _check_question(study: optuna.Study, storage: Storage, asked: str) -> None:
+    found = study.user_attrs.get(QUESTION, {}).get("digest")
     if found != asked:
         raise InvalidInput(
-            f"storage {storage.url}: its study {storage.name!r} asks something else ({found}, not {asked}): "
-            "give another --name or --storage"
+            f"storage {shown(storage)}: its study {storage.name!r} asks something else ({found}, not {asked}): "
+            "give another --out, --name or --storage"
         )
-    return study
 
 
 @contextlib.contextmanager
@@ -162,8 +221,22 @@ def work(
 
     wanted: which trainings are to come, from what is finished so far.
 
-    What `train` raises ends this worker; its trial is failed, and is wanted again.
+    What `train` raises ends this worker; its trial is failed, and is wanted again. A worker that was silent for so long
+    that another has its trial lets it go. Raises Failed if the storage is lost.
     """
+    try:
+        return _work(study, wanted, train, poll_seconds)
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        first = str(error.__cause__ or error).strip().splitlines()[0]
+        raise Failed(f"the study's storage was lost: {first}; the same command goes on when it is back") from None
+
+
+def _work(
+    study: optuna.Study,
+    wanted: Callable[[Mapping[Job, Trained]], Sequence[Job]],
+    train: Callable[[Job, Report], Trained],
+    poll_seconds: float,
+) -> dict[Job, Trained]:
     while jobs := wanted(finished(study)):
         _fail_the_dead(study)
         taken, waiting = (
@@ -176,7 +249,11 @@ def work(
             continue
         if free[0] not in waiting:  # as one may be of a worker that died between its claim and its training
             study.enqueue_trial({"candidate": free[0][0], "seed": free[0][1]})
-        study.optimize(lambda trial: _score(study, trial, train), n_trials=1)
+        try:
+            study.optimize(lambda trial: _score(study, trial, train), n_trials=1)
+        except ValueError as error:  # how Optuna says that another worker took the trial for dead and failed it
+            if not str(error).startswith("Cannot tell"):
+                raise
     return finished(study)
 
 
@@ -186,9 +263,17 @@ def _fail_the_dead(study: optuna.Study) -> None:
         optuna.storages.fail_stale_trials(study)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         host, _, process = trial.user_attrs.get(WORKER, "").partition(" ")
-        if host == socket.gethostname() and _started(process.partition(" ")[0]) != process:
+        if host == _host() and _started(process.partition(" ")[0]) != process:
             with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):  # another was faster
                 study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _host() -> str:
+    """The machine's name, and where Linux tells it the space in which its processes' numbers hold."""
+    space = Path()
+    with contextlib.suppress(OSError):
+        space = Path("/proc/self/ns/pid").readlink()
+    return f"{socket.gethostname()}/{space}"
 
 
 def _started(process: str) -> str:
@@ -204,7 +289,7 @@ def _score(study: optuna.Study, trial: optuna.Trial, train: Callable[[Job, Repor
     (job,) = (job_of(own) for own in study.get_trials(deepcopy=False) if own.number == trial.number)
     if job is None:
         raise optuna.TrialPruned
-    trial.set_user_attr(WORKER, f"{socket.gethostname()} {_started(str(os.getpid()))}")
+    trial.set_user_attr(WORKER, f"{_host()} {_started(str(os.getpid()))}")
     for name in ("candidate", "seed"):  # for whoever looks at the storage
         trial.suggest_int(name, 0, 2**31 - 1)
     live = (TrialState.RUNNING, TrialState.COMPLETE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ class Keeper:
     """Watches one sitting of a run; on every process but the first, which keeps the folder, it has no log.
 
     every: seconds between checkpoints; one is also written after each epoch. progress: called with (done, total,
-    "training") after each step; steps: of an epoch; epochs: of the run. told: called with each epoch once it is saved.
+    "training") after each step; steps: of an epoch; epochs: of the run. told: called with all epochs so far when one is
+    saved.
     """
 
     def __init__(
         self, folder: Path, *, log: LogWriter | None, sign: StopSign, every: float, total: int, steps: int,
-        progress: Callable[[int, int, str], None] | None, told: Callable[[Epoch], None] | None = None,
+        progress: Callable[[int, int, str], None] | None, told: Callable[[Sequence[Epoch]], None] | None = None,
     ) -> None:  # fmt: skip
         self.path, self.log, self.sign = folder / CHECKPOINT, log, sign
         self.every, self.total, self.steps, self.progress, self.told = every, total, steps, progress, told
@@ -71,7 +72,7 @@ class Keeper:
                 self.shown = time.monotonic()
         self.save(training)
         if self.told is not None:
-            self.told(epoch)
+            self.told(training.epochs)
 
     def _stop(self, training: Training) -> None:
         self.save(training)

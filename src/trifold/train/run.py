@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,7 +56,7 @@ class _Sitting:
     processes: Processes
     sign: StopSign
     progress: Progress | None
-    told_of: Callable[[Epoch], None] | None
+    told_of: Callable[[Sequence[Epoch]], None] | None
     since: float
 
     @property
@@ -80,7 +80,7 @@ def train(
     pretrained: Pretrained | None = None,
     scaling: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
-    after_epoch: Callable[[Epoch], None] | None = None,
+    after_epoch: Callable[[Sequence[Epoch]], None] | None = None,
 ) -> Record:
     """Trains the plan's network and leaves a run folder.
 
@@ -90,8 +90,8 @@ def train(
     pretrained: what the network begins with; its digest is the plan's `weights`.
     scaling: how the architecture came about, kept in the record (plain values).
     progress: called after each image decoded and each step, in the first process.
-    after_epoch: called with each epoch once it is saved, those of earlier sittings first; what it raises ends this
-    sitting, and the same call goes on from there. A finished run calls it for nothing.
+    after_epoch: called with all epochs so far when one is saved, and when a begun run goes on; what it raises ends this
+    sitting, and the same call goes on from there. For a finished run it is not called.
 
     Raises InvalidData if the split needs more images, or the folder holds anything but a run, is being written to, or
     its run was begun with other threads, processes or versions; OtherRun if it holds another run and overwrite is not
@@ -246,9 +246,8 @@ def _run(sitting: _Sitting, run: Assembled, start: dict[str, Any], length: int, 
             progress=sitting.progress,
             told=sitting.told_of,
         )
-        if sitting.told_of is not None:
-            for epoch in training.epochs:
-                sitting.told_of(epoch)
+        if sitting.told_of is not None and training.epochs:
+            sitting.told_of(training.epochs)
         run_epochs(training, run.task, watcher)
         chances = tested(run, training)
         result = outcome(
