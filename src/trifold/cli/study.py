@@ -307,6 +307,7 @@ def _run(
     make: Callable[[Common], Study], data: str, recipe: Recipe, options: Mapping[str, Any]
 ) -> tuple[Study | None, Mapping[Job, Trained]]:
     """Runs the study, or only collects it; None where only its plan was asked for."""
+    from contextlib import suppress
     from pathlib import Path
 
     from trifold.data.sources import open_data
@@ -328,8 +329,11 @@ def _run(
     if options["only_plan"]:
         return None, {}
     folder = Path(options["out"])
+    about = {"data": dataset.name, "command": _command(storage)}
     if options["collect"]:
-        found: Mapping[Job, Trained] = finished(load_study(storage, study.question))
+        trials = load_study(storage, study.question)
+        write_study(folder, study.question, about)
+        found: Mapping[Job, Trained] = finished(trials)
     else:
         made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
@@ -337,9 +341,10 @@ def _run(
             trials = open_study(storage, study.question, pruner=study.pruner)
         except InvalidInput:
             if made:
-                folder.rmdir()
+                with suppress(OSError):
+                    folder.rmdir()
             raise
-        write_study(folder, study.question, {"data": dataset.name, "command": _command(storage)})
+        write_study(folder, study.question, about)
         machine = Machine(threads=options["threads"], inexact=options["inexact"])
         found = run_study(study, dataset, trials, folder=folder, machine=machine, shown=_shown(study, folder))
     click.echo(f"report: {_report(folder, found)}", err=True)
@@ -364,13 +369,14 @@ def _storage(options: Mapping[str, Any]) -> Storage:
 
 
 def _command(storage: Storage) -> str:
-    """The command that this process was given, without a password."""
+    """The command that this process was given, as it trains, and without a password."""
     import shlex
     import sys
 
     from trifold.study.trials import shown
 
-    return shlex.join(["trifold", *sys.argv[1:]]).replace(storage.url, shown(storage))
+    words = [word for word in sys.argv[1:] if word not in ("--collect", "--json")]
+    return shlex.join(["trifold", *words]).replace(storage.url, shown(storage))
 
 
 def _report(folder: Path, found: Mapping[Job, Trained]) -> Path:

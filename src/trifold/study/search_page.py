@@ -23,8 +23,8 @@ def sentence(search: Search, reached: Answer) -> str:
     return (
         f"alpha {first.alpha:g}, beta {first.beta:g}, gamma {first.gamma:g}: "
         f"{plus_minus(best.fitted, best.fitted_interval)} % on minival by the fit; {tied} of the "
-        f"{len(reached.candidates) - 1} others that were trained to their end are tied with it"
-        + (f", {unjudged} were stopped early." if unjudged else ".")
+        f"{len(reached.candidates) - 1} others {'is' if tied == 1 else 'are'} tied with it"
+        + (f", and {unjudged} were stopped early." if unjudged else ".")
     )
 
 
