@@ -24,7 +24,9 @@ from trifold.errors import InvalidInput
 from trifold.scaling import Rounding
 from trifold.study.coefficients import Search, images_to_tell
 from trifold.study.directions import Grid, equal_cost
+from trifold.study.folder import read_study
 from trifold.study.run import Common
+from trifold.study.trials import Trained
 from trifold.train.recipes import find_recipe
 
 GRID = ("--divisor", "1", "--resolution-step", "1", "--step", "0.2", "--tolerance", "0.2", "--epochs", "1")
@@ -135,8 +137,9 @@ def test_how_many_images_a_difference_takes() -> None:
 
 @pytest.mark.slow
 def test_a_search_killed_ten_times_ends_as_one_left_alone(inputs: Path, tmp_path: Path) -> None:
-    alone = found(call(*arguments(inputs, tmp_path / "alone", "--json")))
-    words = [sys.executable, "-m", "trifold", "coefficients", *arguments(inputs, tmp_path / "killed", "--json")]
+    epochs = ("--epochs", "3", "--json")
+    alone = found(call(*arguments(inputs, tmp_path / "alone", *epochs)))
+    words = [sys.executable, "-m", "trifold", "coefficients", *arguments(inputs, tmp_path / "killed", *epochs)]
     moments = random.Random(0)
     for _ in range(10):
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -145,3 +148,10 @@ def test_a_search_killed_ten_times_ends_as_one_left_alone(inputs: Path, tmp_path
         process.wait()
     last = subprocess.run(words, capture_output=True, text=True, check=True)
     assert json.loads(last.stdout) == alone
+    records = [read_study(tmp_path / name).found for name in ("alone", "killed")]
+    assert [kept_of(one) for one in records[0].values()] == [kept_of(one) for one in records[1].values()]
+
+
+def kept_of(training: Trained) -> Trained:
+    """All of a record but its times."""
+    return replace(training, facts={name: value for name, value in training.facts.items() if name != "seconds"})
