@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from trifold.scaling import Rounding
 from trifold.study.coefficients import Search, images_to_tell
 from trifold.study.directions import Grid, equal_cost
 from trifold.study.folder import read_study
+from trifold.study.page import draw
 from trifold.study.run import Common
 from trifold.study.trials import Trained
 from trifold.train.recipes import find_recipe
@@ -126,6 +129,18 @@ def test_one_network_is_no_choice() -> None:
             common=Common(recipe=recipe, split_seed=0, data="", classes=1000, channels=3),
             seeds=2,
         )
+
+
+def test_the_recorded_search_gives_the_answer_that_its_readme_tells(tmp_path: Path) -> None:
+    results = Path(__file__).parent.parent / "results" / "scaling_cifar"
+    shutil.copytree(results / "coefficients", tmp_path / "copy")
+    page, told = (
+        draw(tmp_path / "copy").read_text(encoding="utf-8"),
+        (results / "README.md").read_text(encoding="utf-8"),
+    )
+    answer = re.search(r"\*\*resolution alone, \(1, 1, 1\.4\)\*\*, (\d+\.\d+ ± \d+\.\d+) %", told)
+    assert answer is not None
+    assert f"alpha 1, beta 1, gamma 1.4: {answer.group(1)} % on minival by the fit" in page
 
 
 def test_how_many_images_a_difference_takes() -> None:
