@@ -169,7 +169,9 @@ class Recipe:
 def from_dict(data: Mapping[str, Any]) -> Recipe:
     """The recipe that to_dict wrote. Raises InvalidInput if a field is missing, unknown or out of range."""
     # A command's `--set lr=1` leaves a whole number where the field has a fraction; the two are equal.
-    values = {name: float(one) if name in _RANGES and type(one) is int else one for name, one in data.items()}
+    values: dict[str, Any] = {
+        name: float(one) if name in _RANGES and type(one) is int else one for name, one in data.items()
+    }
     try:
         return Recipe(**values)
     except TypeError as error:
