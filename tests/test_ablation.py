@@ -163,7 +163,7 @@ def test_without_seeds_nothing_is_told_apart() -> None:
     study = ablation(seeds=1, of=comparison(factors=(2,), kinds=("depth", "compound")))
     reached = findings(study, trained({0: [10.0], 1: [20.0], 2: [90.0]}))
     assert reached.noise is None
-    assert [one.verdict for one in reached.differences] == ["not told apart"]
+    assert [one.verdict for one in reached.differences] == ["not judged"]
     assert findings(study, {}).differences == ()
     assert findings(study, trained({0: [10.0]})).differences == ()
 

@@ -9,7 +9,7 @@ TRAINING="--epochs 6 --set batch_size=128 --set lr=4e-3 --set rotation=0 --set z
 ROUNDING="--divisor 2 --resolution-step 2"
 
 trifold coefficients "$HERE/cifar16.toml" "$DATA" --factor 2 --seeds 3 --keep-weak $ROUNDING $TRAINING --out "$OUT/coefficients"
-trifold ablate "$HERE/cifar16.toml" "$DATA" --factors 2,4 --kinds depth,width,resolution,compound --found FOUND --seeds 3 \
+trifold ablate "$HERE/cifar16.toml" "$DATA" --factors 2,4 --kinds depth,width,resolution,compound --found 1,1.1,1.3 --seeds 3 \
     $ROUNDING $TRAINING --out "$OUT/ablation"
 trifold ablate "$HERE/mobilenet16.toml" "$DATA" --factors 2 --kinds depth,width,resolution,compound --seeds 3 \
     $ROUNDING $TRAINING --out "$OUT/mobilenet"

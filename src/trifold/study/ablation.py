@@ -118,6 +118,8 @@ class Difference:
         """In a word or two."""
         if self.same:
             return "the same network"
+        if math.isinf(self.half):
+            return "not judged"
         return "better" if self.points > self.half else "worse" if self.points < -self.half else "not told apart"
 
 
