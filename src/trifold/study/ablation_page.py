@@ -27,7 +27,13 @@ def said(reached: Findings) -> str:
 
 def by_factor(reached: Findings) -> dict[float, str]:
     """A sentence on the differences at each factor."""
-    joints = {"better": "than", "worse": "than", "not told apart": "from", "the same network": "as", "not judged": "without more seeds against"}
+    joints = {
+        "better": "than",
+        "worse": "than",
+        "not told apart": "from",
+        "the same network": "as",
+        "not judged": "without more seeds against",
+    }
     told = {}
     for factor in sorted({one.factor for one in reached.differences}):
         here = [one for one in reached.differences if one.factor == factor]
