@@ -69,6 +69,19 @@ def test_a_waiting_claim_of_a_dead_worker_is_used(tmp_path: Path) -> None:
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
 
 
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_a_claim_whose_worker_died_before_it_could_say_who_it_is_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = open_study(storage(tmp_path), QUESTION)
+    study.enqueue_trial({"candidate": 0, "seed": 0})
+    study.ask()
+    monkeypatch.setattr("trifold.study.trials.HEARTBEAT_SECONDS", 0.1)
+    found = work(study, wanted, lambda *_: Trained(score=1, facts={}), poll_seconds=0.2)
+    assert list(found) == wanted({})
+    assert [trial.state for trial in study.trials].count(TrialState.FAIL) == 1
+
+
 def test_of_two_claims_of_one_training_the_earlier_has_it(tmp_path: Path) -> None:
     study = open_study(storage(tmp_path), QUESTION)
     study.enqueue_trial({"candidate": 0, "seed": 0})

@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +264,11 @@ def _fail_the_dead(study: optuna.Study) -> None:
         optuna.storages.fail_stale_trials(study)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         host, _, process = trial.user_attrs.get(WORKER, "").partition(" ")
-        if host == _host() and _started(process.partition(" ")[0]) != process:
+        dead = host == _host() and _started(process.partition(" ")[0]) != process
+        began = trial.datetime_start
+        if not host and began is not None:  # its worker died, or dies, before it could say who it is
+            dead = abs((datetime.now() - began).total_seconds()) > HEARTBEAT_SECONDS * LATE_AFTER
+        if dead:
             with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):  # another was faster
                 study.tell(trial.number, state=TrialState.FAIL)
 
