@@ -31,8 +31,7 @@ COLUMNS = (
 
 def _row(one: Candidate) -> tuple[str | int | float | None, ...]:
     first, net = one.directions[0], one.architecture
-    layers = sum(stage.layers for stage in net.stages)
-    sizes = (layers, net.stem.channels, net.resolution, one.cost.parameters, one.cost.multiply_adds)
+    sizes = (net.num_blocks, net.stem.channels, net.resolution, one.cost.parameters, one.cost.multiply_adds)
     adjusted = None if one.width_adjustment == 1 else one.width_adjustment
     coefficients = (f"{first.alpha:g}", f"{first.beta:g}", f"{first.gamma:g}")
     return *coefficients, len(one.directions) - 1, one.phi, *sizes, f"{100 * one.off:+.1f}", adjusted

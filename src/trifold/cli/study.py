@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -25,15 +25,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trifold.architecture import Architecture
-    from trifold.data.glimpse import Glimpse
     from trifold.report.study_contents import Table
     from trifold.scaling import Coefficients
+    from trifold.study.ablation import Ablation
+    from trifold.study.coefficients import Search
     from trifold.study.comparison import Comparison
     from trifold.study.directions import Plan
     from trifold.study.run import Common, Study
     from trifold.study.trials import Job, Storage, Trained
     from trifold.train.assemble import Progress
     from trifold.train.recipe import Recipe
+
+Planned = TypeVar("Planned")
+Asked = TypeVar("Asked", bound="Study")
 
 SEEDS = click.IntRange(1, 100)
 
@@ -76,49 +80,42 @@ def coefficients(net: str, data: str, as_json: bool, **options: Any) -> None:
     Every candidate is trained once, then the best quarter with the other seeds; a weak first training is stopped early.
     The same command goes on where it was stopped; given again elsewhere with the same --storage, it shares the work.
     """
-    from trifold.data.glimpse import glimpse
     from trifold.study.directions import most_trainings, plan_to_dict
 
-    recipe, seen = _recipe(net, options), glimpse(data)
+    recipe = _recipe(net, options)
 
-    def planned(classes: int, channels: int) -> tuple[Architecture, Plan]:
+    def planned(classes: int, channels: int, images: int | None) -> tuple[Architecture, Plan]:
         architecture, plan = grid_plan(net, classes, channels, options)
         if not as_json:
             print_plan(architecture, plan, options["factor"])
             count = len(plan.candidates)
             most = most_trainings(count, options["seeds"])
             mean = sum(one.cost.multiply_adds for one in plan.candidates) / count
-            _print_hours(most, most * mean, recipe, seen, f"the full grid has {count * options['seeds']}")
+            _print_hours(most, most * mean, recipe, images, f"the full grid has {count * options['seeds']}")
         elif options["only_plan"]:
             print_json(plan_to_dict(plan))
         return architecture, plan
 
-    known = None if seen is None else planned(seen.classes, seen.channels)
-    if options["only_plan"] and known is not None:
-        return
-
-    def make(common: Common) -> Study:
+    def make(plan: tuple[Architecture, Plan], common: Common) -> Search:
         from trifold.study.coefficients import Search
 
-        same = seen is not None and (common.classes, common.channels) == (seen.classes, seen.channels)
-        architecture, plan = known if known is not None and same else planned(common.classes, common.channels)
         return Search(
-            baseline=architecture,
-            directions=plan,
+            baseline=plan[0],
+            directions=plan[1],
             common=common,
             seeds=options["seeds"],
             stops=not options["keep_weak"],
             finish=options["finish_stopped"],
         )
 
-    study, found = _run(make, data, recipe, options)
-    if study is None:
+    done = _run(planned, make, data, recipe, options)
+    if done is None:
         return
     from dataclasses import asdict
 
-    from trifold.study.coefficients import Search, answer
+    from trifold.study.coefficients import answer
 
-    assert isinstance(study, Search)
+    study, found = done
     reached = answer(study, found)
     if as_json:
         print_json({**plan_to_dict(study.directions), "answer": asdict(reached)})
@@ -151,12 +148,11 @@ def ablate(net: str, data: str, as_json: bool, **options: Any) -> None:
 
     The same command goes on where it was stopped; given again elsewhere with the same --storage, it shares the work.
     """
-    from trifold.data.glimpse import glimpse
     from trifold.study.comparison import comparison_to_dict, different
 
-    recipe, seen = _recipe(net, options), glimpse(data)
+    recipe = _recipe(net, options)
 
-    def planned(classes: int, channels: int) -> Comparison:
+    def planned(classes: int, channels: int, images: int | None) -> Comparison:
         comparison = _comparison(net, classes, channels, options)
         if not as_json:
             from trifold.cost import cost
@@ -164,28 +160,22 @@ def ablate(net: str, data: str, as_json: bool, **options: Any) -> None:
             _print_comparison(comparison)
             networks, seeds = different(comparison), options["seeds"]
             spent = sum(cost(one, num_classes=classes, in_channels=channels).multiply_adds for one in networks)
-            _print_hours(seeds * len(networks), seeds * spent, recipe, seen, f"{len(networks)} networks")
+            _print_hours(seeds * len(networks), seeds * spent, recipe, images, f"{len(networks)} networks")
         elif options["only_plan"]:
             print_json(comparison_to_dict(comparison))
         return comparison
 
-    known = None if seen is None else planned(seen.classes, seen.channels)
-    if options["only_plan"] and known is not None:
-        return
-
-    def make(common: Common) -> Study:
+    def make(comparison: Comparison, common: Common) -> Ablation:
         from trifold.study.ablation import Ablation
 
-        same = seen is not None and (common.classes, common.channels) == (seen.classes, seen.channels)
-        comparison = known if known is not None and same else planned(common.classes, common.channels)
         return Ablation(comparison=comparison, common=common, seeds=options["seeds"])
 
-    study, found = _run(make, data, recipe, options)
-    if study is None:
+    done = _run(planned, make, data, recipe, options)
+    if done is None:
         return
-    from trifold.study.ablation import Ablation, findings
+    from trifold.study.ablation import findings
 
-    assert isinstance(study, Ablation)
+    study, found = done
     reached = findings(study, found)
     if as_json:
         from dataclasses import asdict
@@ -269,11 +259,11 @@ def _print_comparison(comparison: Comparison) -> None:
     rows = []
     for one in comparison.points:
         net, cost = one.candidate.architecture, one.candidate.cost
-        layers, adjusted = sum(stage.layers for stage in net.stages), one.candidate.width_adjustment
+        adjusted = one.candidate.width_adjustment
         rows.append(
             (
-                one.kind, one.factor, layers, net.stem.channels, net.resolution, cost.parameters, cost.multiply_adds,
-                "-" if one.sweep else f"{100 * one.candidate.off:+.1f}", None if adjusted == 1 else adjusted,
+                one.kind, one.factor, net.num_blocks, net.stem.channels, net.resolution, cost.parameters,
+                cost.multiply_adds, "-" if one.sweep else f"{100 * one.candidate.off:+.1f}", None if adjusted == 1 else adjusted,
             )
         )  # fmt: skip
     base = comparison.baseline
@@ -286,13 +276,16 @@ def _print_comparison(comparison: Comparison) -> None:
         click.echo(f"no network of that cost, even with its width adjusted: {kind} at {factor:g} ({nearest:+.1%})")
 
 
-def _print_hours(trainings: int, multiply_adds: float, recipe: Recipe, seen: Glimpse | None, beside: str) -> None:
-    """How many trainings there are, and about how long they take; multiply_adds: of one image of each, summed."""
+def _print_hours(trainings: int, multiply_adds: float, recipe: Recipe, images: int | None, beside: str) -> None:
+    """How many trainings there are, and about how long they take where the number of images is known.
+
+    multiply_adds: of one image of each training, summed.
+    """
     from trifold.study.hours import about, training_seconds
 
     line = f"{trainings} trainings of {recipe.epochs} epochs ({beside})"
-    if seen is not None:
-        mean = training_seconds(multiply_adds / trainings, images=seen.images, epochs=recipe.epochs)
+    if images is not None:
+        mean = training_seconds(multiply_adds / trainings, images=images, epochs=recipe.epochs)
         line += f": about {about(trainings * mean)} of one thread"
     click.echo(line)
 
@@ -304,12 +297,26 @@ def _print_sortable(title: str, table: Table) -> None:
 
 
 def _run(
-    make: Callable[[Common], Study], data: str, recipe: Recipe, options: Mapping[str, Any]
-) -> tuple[Study | None, Mapping[Job, Trained]]:
-    """Runs the study, or only collects it; None where only its plan was asked for."""
+    planned: Callable[[int, int, int | None], Planned],
+    make: Callable[[Planned, Common], Asked],
+    data: str,
+    recipe: Recipe,
+    options: Mapping[str, Any],
+) -> tuple[Asked, Mapping[Job, Trained]] | None:
+    """Plans the study, and runs or only collects it; None where only its plan was asked for.
+
+    planned: given classes, channels and about how many images train, says what is to be trained; called before torch is
+    loaded where a first look at the data is enough, and again where that look was wrong.
+    """
     from contextlib import suppress
     from pathlib import Path
 
+    from trifold.data.glimpse import glimpse
+
+    seen = glimpse(data)
+    plan = None if seen is None else planned(seen.classes, seen.channels, seen.images)
+    if options["only_plan"] and plan is not None:
+        return None
     from trifold.data.sources import open_data
     from trifold.study.folder import write_study
     from trifold.study.run import Common, run_study
@@ -325,9 +332,11 @@ def _run(
         classes=len(dataset.classes),
         channels=dataset.in_channels,
     )
-    study = make(common)
+    if plan is None or seen is None or (seen.classes, seen.channels) != (common.classes, common.channels):
+        plan = planned(common.classes, common.channels, None if seen is None else seen.images)
     if options["only_plan"]:
-        return None, {}
+        return None
+    study = make(plan, common)
     folder = Path(options["out"])
     about = {"data": dataset.name, "command": _command(storage)}
     if options["collect"]:

@@ -195,7 +195,7 @@ def shares(baseline: Architecture, scaled: Architecture) -> tuple[float, float, 
     if len(baseline.stages) != len(scaled.stages):
         raise InvalidInput(f"{scaled.name} has {len(scaled.stages)} stages, {baseline.name} {len(baseline.stages)}")
     pairs = list(zip(baseline.stages, scaled.stages, strict=True))
-    depth = math.log(sum(after.layers for _, after in pairs) / sum(before.layers for before, _ in pairs))
+    depth = math.log(scaled.num_blocks / baseline.num_blocks)
     width = 2 * sum(math.log(after.channels / before.channels) for before, after in pairs) / len(pairs)
     resolution = 2 * math.log(scaled.resolution / baseline.resolution)
     whole = depth + width + resolution

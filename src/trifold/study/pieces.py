@@ -29,10 +29,9 @@ def point(x: float, y: float, half: float, label: str, *, shade: float | None = 
 
 def sizes(one: Candidate) -> tuple[Value, ...]:
     """A network's layers, pixels, parameters, multiply-adds, how far those are off, and how width was adjusted."""
-    layers = sum(stage.layers for stage in one.architecture.stages)
     adjusted = one.width_adjustment
     return (
-        Value(f"{layers:,}", layers),
+        Value(f"{one.architecture.num_blocks:,}", one.architecture.num_blocks),
         Value(f"{one.architecture.resolution:,}", one.architecture.resolution),
         Value(f"{one.cost.parameters:,}", one.cost.parameters),
         Value(f"{one.cost.multiply_adds:,}", one.cost.multiply_adds),
