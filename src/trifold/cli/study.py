@@ -260,12 +260,9 @@ def _print_comparison(comparison: Comparison) -> None:
     for one in comparison.points:
         net, cost = one.candidate.architecture, one.candidate.cost
         adjusted = one.candidate.width_adjustment
-        rows.append(
-            (
-                one.kind, one.factor, net.num_blocks, net.stem.channels, net.resolution, cost.parameters,
-                cost.multiply_adds, "-" if one.sweep else f"{100 * one.candidate.off:+.1f}", None if adjusted == 1 else adjusted,
-            )
-        )  # fmt: skip
+        off = "-" if one.sweep else f"{100 * one.candidate.off:+.1f}"
+        sizes = (net.num_blocks, net.stem.channels, net.resolution, cost.parameters, cost.multiply_adds)
+        rows.append((one.kind, one.factor, *sizes, off, None if adjusted == 1 else adjusted))
     base = comparison.baseline
     title = f"{base.architecture.name}: {base.cost.multiply_adds:,} multiply-adds; equal cost is within {EQUAL:.0%}"
     columns = (
