@@ -33,8 +33,8 @@ from trifold.study.comparison import (
 from trifold.study.directions import EQUAL
 from trifold.study.folder import RECORDS, STUDY, read_study
 from trifold.study.run import Common
-from trifold.study.trials import Job, Trained
 from trifold.train.recipes import find_recipe
+from trifold.trials import Job, Trained
 
 B0 = find("efficientnet_b0")
 EMPTY = '{"question": {"kind": "ablation"}, "about": {}}'

@@ -29,8 +29,8 @@ from trifold.study.directions import Grid, equal_cost
 from trifold.study.folder import read_study
 from trifold.study.page import draw
 from trifold.study.run import Common
-from trifold.study.trials import Trained
 from trifold.train.recipes import find_recipe
+from trifold.trials import Trained
 
 GRID = ("--divisor", "1", "--resolution-step", "1", "--step", "0.2", "--tolerance", "0.2", "--epochs", "1")
 RECIPE = ("--set", "batch_size=16", "--seeds", "2")

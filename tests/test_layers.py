@@ -64,6 +64,7 @@ TABLE: dict[str, Row] = {
     "train.recipe": Row(layer=2, part="train", reaches=0, bare=True),
     "train.recipes": Row(layer=2, part="train", reaches=0, bare=True),
     "train.schedule": Row(layer=2, part="train", reaches=0, bare=True),
+    "trials": USES,
     "search.*": USES,
     "search.space": Row(layer=3, part="uses", reaches=0, bare=True),
     "search.reward": Row(layer=3, part="uses", reaches=0, bare=True),

@@ -22,9 +22,9 @@ from trifold.study.folder import read_study, write_records, write_study
 from trifold.study.page import page
 from trifold.study.run import Common, run_study
 from trifold.study.search_page import search_notes, sentence
-from trifold.study.trials import Job, Storage, Trained, open_study
 from trifold.train.loop import Epoch
 from trifold.train.recipes import find_recipe
+from trifold.trials import Job, Storage, Trained, open_study
 
 EPOCHS = 4
 BASELINE, ROUNDING = load("efficientnet_b0")

@@ -17,8 +17,8 @@ from optuna.trial import TrialState
 
 from tests import postgres
 from trifold.errors import InvalidInput
-from trifold.study.choose import Score
-from trifold.study.trials import Job, Report, Storage, Trained, finished, job_of, open_study, scores_of, work
+from trifold.study.choose import Score, scores_of
+from trifold.trials import Claim, Job, Storage, Trained, finished, job_of, open_study, work
 
 QUESTION = {"kind": "test", "of": [1, 2.5, "three"]}
 
@@ -34,7 +34,8 @@ def wanted(found: Mapping[Job, Trained]) -> list[Job]:
 def test_every_training_is_done_once_and_kept_with_its_facts(tmp_path: Path) -> None:
     study, trained = open_study(storage(tmp_path), QUESTION), []
 
-    def train(job: Job, report: Report) -> Trained:
+    def train(claim: Claim) -> Trained:
+        job = claim.job
         trained.append(job)
         return Trained(score=10 * job[0] + job[1], facts={"run": f"{job[0]}-{job[1]}"})
 
@@ -43,28 +44,28 @@ def test_every_training_is_done_once_and_kept_with_its_facts(tmp_path: Path) -> 
     assert [one.score for one in found.values()] == [0, 1, 10, 11, 20, 21]
     assert found[2, 1].facts == {"run": "2-1"}
     again = open_study(storage(tmp_path), QUESTION)
-    assert work(again, wanted, lambda *_: pytest.fail("nothing is left")) == found
+    assert work(again, wanted, lambda _: pytest.fail("nothing is left")) == found
     assert scores_of(found)[3] == Score(candidate=1, seed=1, score=11)
 
 
 def test_what_a_training_raises_ends_the_worker_and_the_training_is_wanted_again(tmp_path: Path) -> None:
     study = open_study(storage(tmp_path), QUESTION)
 
-    def fail(job: Job, report: Report) -> Trained:
-        if job == (1, 0):
+    def fail(claim: Claim) -> Trained:
+        if claim.job == (1, 0):
             raise InvalidInput("no such thing")
         return Trained(score=1, facts={})
 
     with pytest.raises(InvalidInput, match="no such thing"):
         work(study, wanted, fail)
     assert list(finished(study)) == [(0, 0), (0, 1)]
-    assert len(work(study, wanted, lambda *_: Trained(score=2, facts={}))) == 6
+    assert len(work(study, wanted, lambda _: Trained(score=2, facts={}))) == 6
 
 
 def test_a_waiting_claim_of_a_dead_worker_is_used(tmp_path: Path) -> None:
     study = open_study(storage(tmp_path), QUESTION)
     study.enqueue_trial({"candidate": 0, "seed": 0})
-    work(study, wanted, lambda *_: Trained(score=1, facts={}))
+    work(study, wanted, lambda _: Trained(score=1, facts={}))
     assert len(study.trials) == 6
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
 
@@ -76,8 +77,8 @@ def test_a_claim_whose_worker_died_before_it_could_say_who_it_is_is_taken_over(
     study = open_study(storage(tmp_path), QUESTION)
     study.enqueue_trial({"candidate": 0, "seed": 0})
     study.ask()
-    monkeypatch.setattr("trifold.study.trials.HEARTBEAT_SECONDS", 0.1)
-    found = work(study, wanted, lambda *_: Trained(score=1, facts={}), poll_seconds=0.2)
+    monkeypatch.setattr("trifold.trials.HEARTBEAT_SECONDS", 0.1)
+    found = work(study, wanted, lambda _: Trained(score=1, facts={}), poll_seconds=0.2)
     assert list(found) == wanted({})
     assert [trial.state for trial in study.trials].count(TrialState.FAIL) == 1
 
@@ -88,7 +89,8 @@ def test_of_two_claims_of_one_training_the_earlier_has_it(tmp_path: Path) -> Non
     study.enqueue_trial({"candidate": 0, "seed": 0})
     trained = []
 
-    def train(job: Job, report: Report) -> Trained:
+    def train(claim: Claim) -> Trained:
+        job = claim.job
         trained.append(job)
         return Trained(score=1, facts={})
 
@@ -102,7 +104,8 @@ def test_a_worker_whose_claim_another_took_claims_anew(tmp_path: Path) -> None:
     study.ask()  # as when another worker was faster: no claim is waiting, so that Optuna makes a trial of its own
     trained = []
 
-    def train(job: Job, report: Report) -> Trained:
+    def train(claim: Claim) -> Trained:
+        job = claim.job
         trained.append(job)
         if len(trained) == 1:  # another worker takes this one's next claim
             study.enqueue_trial({"candidate": 0, "seed": 1})
@@ -120,11 +123,12 @@ def test_a_weak_training_is_stopped_kept_as_such_and_can_be_finished(tmp_path: P
     pruner = optuna.pruners.PercentilePruner(50.0, n_startup_trials=1, n_warmup_steps=2)
     study, levels, finish = open_study(storage(tmp_path), QUESTION, pruner=pruner), (60.0, 80.0, 40.0), False
 
-    def train(job: Job, report: Report) -> Trained:
+    def train(claim: Claim) -> Trained:
+        job = claim.job
         curve = {}
         for epoch in range(1, 5):
             curve[epoch] = levels[job[0]] + epoch
-            if report(epoch, curve[epoch]) and not finish:
+            if claim.report(epoch, curve[epoch]) and not finish:
                 return Trained(score=curve[epoch], facts={"run": "half"}, curve=curve, stopped=epoch, whole=False)
         return Trained(score=curve[4], facts={"run": "whole"})
 
@@ -176,9 +180,10 @@ def test_a_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
 
 WORKER = """
 import sys, time
-from trifold.study.trials import *
+from trifold.trials import *
 study = open_study(Storage(url=sys.argv[1], name="study"), {"kind": "shared"}, heartbeat=10)
-def train(job, report):
+def train(claim):
+    job = claim.job
     print("train", *job, flush=True)
     time.sleep(float(sys.argv[2]))
     return Trained(score=sum(job), facts={"by": sys.argv[3]})
@@ -233,6 +238,46 @@ def test_three_workers_share_one_is_killed_and_its_trial_is_taken_over(shared: S
 
 
 def test_the_storage_is_optunas_own(tmp_path: Path) -> None:
-    work(open_study(storage(tmp_path), QUESTION), wanted, lambda job, _: Trained(score=job[0], facts={}))
+    work(open_study(storage(tmp_path), QUESTION), wanted, lambda claim: Trained(score=claim.job[0], facts={}))
     loaded = optuna.load_study(study_name="study", storage=storage(tmp_path).url)
     assert loaded.best_trial.params["candidate"] == 2
+
+
+def test_a_training_that_failed_for_good_is_kept_with_its_reason_and_not_tried_again(tmp_path: Path) -> None:
+    study, tried = open_study(storage(tmp_path), QUESTION), []
+
+    def train(claim: Claim) -> Trained:
+        tried.append(claim.job)
+        if claim.job == (1, 0):
+            return Trained(score=0, facts={"of": "it"}, failed="the loss is nan")
+        return Trained(score=1, facts={})
+
+    found = work(study, wanted, train)
+    assert len(tried) == len(found) == 6
+    assert found[1, 0].failed == "the loss is nan"
+    assert found[1, 0].facts == {"of": "it"}
+    assert found[1, 0].score != found[1, 0].score  # no number
+    assert [job for job, one in found.items() if one.failed] == [(1, 0)]
+    assert Score(candidate=1, seed=0, score=1) not in scores_of({(1, 0): found[1, 0]})
+
+
+def test_what_a_lost_worker_noted_is_there_for_the_next(tmp_path: Path) -> None:
+    study = open_study(storage(tmp_path), QUESTION)
+
+    def lost(claim: Claim) -> Trained:
+        assert claim.noted("tokens") is None
+        claim.note("tokens", [1, 2, 3])
+        raise InvalidInput("the lights went out")
+
+    with pytest.raises(InvalidInput):
+        work(study, wanted, lost)
+    seen = []
+
+    def again(claim: Claim) -> Trained:
+        seen.append((claim.job, claim.noted("tokens")))
+        return Trained(score=1, facts={})
+
+    found = work(study, wanted, again)
+    assert seen[0] == ((0, 0), [1, 2, 3])
+    assert [noted for _, noted in seen[1:]] == [None] * 5
+    assert "tokens" not in found[1, 0].facts

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from trifold.study.comparison import Comparison
     from trifold.study.directions import Plan
     from trifold.study.run import Common, Study
-    from trifold.study.trials import Job, Storage, Trained
     from trifold.train.assemble import Progress
     from trifold.train.recipe import Recipe
+    from trifold.trials import Job, Storage, Trained
 
 Planned = TypeVar("Planned")
 Asked = TypeVar("Asked", bound="Study")
@@ -317,8 +317,8 @@ def _run(
     from trifold.data.sources import open_data
     from trifold.study.folder import write_study
     from trifold.study.run import Common, run_study
-    from trifold.study.trials import finished, load_study, open_study
     from trifold.train.machine import Machine
+    from trifold.trials import finished, load_study, open_study
 
     storage = _storage(options)
     dataset = open_data(data, skip_bad=options["skip_bad"])
@@ -362,7 +362,7 @@ def _storage(options: Mapping[str, Any]) -> Storage:
     from pathlib import Path
 
     from trifold.study.folder import TRIALS
-    from trifold.study.trials import Storage
+    from trifold.trials import Storage
 
     name, url = options["name"], options["storage"]
     if not (name.isprintable() and 1 <= len(name) <= 100):
@@ -379,7 +379,7 @@ def _command(storage: Storage) -> str:
     import shlex
     import sys
 
-    from trifold.study.trials import shown
+    from trifold.trials import shown
 
     words = [word for word in sys.argv[1:] if word not in ("--collect", "--json")]
     return shlex.join(["trifold", *words]).replace(storage.url, shown(storage))

@@ -16,7 +16,7 @@ from trifold.errors import InvalidInput
 from trifold.study.choose import Score, mean_and_interval, seed_noise
 from trifold.study.comparison import FOUND, SINGLE, Comparison, comparison_from_dict, comparison_to_dict, different
 from trifold.study.run import Common
-from trifold.study.trials import Job, Trained
+from trifold.trials import Job, Trained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ scores themselves suggest. The best of that fit is the answer, not the best of t
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -18,6 +18,7 @@ from scipy.stats import t as student
 
 from trifold.errors import InvalidInput
 from trifold.study.directions import going_on
+from trifold.trials import Job, Trained
 
 DRAWS = 20_000
 """Of the fitted scores, for the chance that each candidate is the best."""
@@ -75,6 +76,13 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     count = len(values)
     half = float(student.ppf(0.975, count - 1) * np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else math.inf
     return float(np.mean(values)), half
+
+
+def scores_of(found: Mapping[Job, Trained]) -> list[Score]:
+    """The scores of the trainings that came to their end."""
+    return [
+        Score(candidate=candidate, seed=seed, score=one.score) for (candidate, seed), one in found.items() if one.whole
+    ]
 
 
 def seed_noise(scores: Sequence[Score]) -> float | None:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from trifold.data.decode import printable
 from trifold.errors import InvalidData
-from trifold.study.trials import Job, Trained
 from trifold.train.record import write_atomic
+from trifold.trials import Job, Trained
 
 STUDY, RECORDS, PAGE = "study.json", "records.jsonl", "report.html"
 """What was asked; a line a training; the page that is made of both."""

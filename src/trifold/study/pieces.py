@@ -11,7 +11,7 @@ from trifold.report.study_contents import Plot, Point, Series, Table, Value
 from trifold.study.directions import Candidate
 from trifold.study.folder import PAGE
 from trifold.study.run import RUNS, Common
-from trifold.study.trials import Job, Trained
+from trifold.trials import Job, Trained
 
 Found = Mapping[Job, Trained]
 

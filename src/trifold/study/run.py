@@ -12,7 +12,6 @@ import optuna
 
 from trifold.architecture import Architecture
 from trifold.data.dataset import Dataset
-from trifold.study.trials import Job, Report, Trained, finished, work
 from trifold.train.assemble import Progress
 from trifold.train.folder import LOG
 from trifold.train.log import read_log
@@ -21,6 +20,7 @@ from trifold.train.machine import Machine, processor
 from trifold.train.recipe import Recipe, from_dict
 from trifold.train.record import Plan, asked, run_id
 from trifold.train.run import train
+from trifold.trials import Claim, Job, Trained, finished, work
 
 RUNS = "runs"
 """The folder of the run folders, within a study's."""
@@ -102,8 +102,8 @@ def run_study(
     Raises what `run.train` and `trials.work` raise.
     """
 
-    def one(job: Job, report: Report) -> Trained:
-        plan = plan_of(study, job)
+    def one(claim: Claim) -> Trained:
+        job, plan = claim.job, plan_of(study, claim.job)
         name = f"{job[0]:02d}-seed-{job[1]}-{run_id(asked(plan, dataset.fingerprint))[:8]}"
         curve: dict[int, float] = {}
         spent, may_stop = 0.0, study.may_stop(job, finished(trials))
@@ -113,7 +113,7 @@ def run_study(
             spent, weak = sum(epoch.seconds for epoch in epochs), False
             for epoch in epochs[len(curve) :]:
                 curve[epoch.epoch] = 100 * epoch.minival_accuracy
-                weak = report(epoch.epoch, curve[epoch.epoch])
+                weak = claim.report(epoch.epoch, curve[epoch.epoch])
             if weak and may_stop and len(epochs) < plan.recipe.epochs:
                 raise _Weak
 
@@ -130,7 +130,7 @@ def run_study(
         if not curve:  # it was finished before
             for entry in read_log(run_folder / LOG):
                 if entry["type"] == "epoch":
-                    report(int(entry["epoch"]), 100 * float(entry["minival_accuracy"]))
+                    claim.report(int(entry["epoch"]), 100 * float(entry["minival_accuracy"]))
         result = record.result
         facts = {
             "run": name,

@@ -1,4 +1,4 @@
-"""A study's trainings as trials in Optuna's storage: any number of workers share them, and none is done twice.
+"""Trainings as trials in Optuna's storage: any number of workers share them, and none is done twice.
 
 Every worker runs the same loop: it reads what is finished, works out what is still to be trained, and claims one of it.
 A claim is a trial; where two workers claim the same training, the earlier trial has it. The trial of a worker that
@@ -9,6 +9,7 @@ be had again: its run folder goes on where it was.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import re
@@ -27,11 +28,13 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from trifold.errors import Failed, InvalidInput
-from trifold.study.choose import Score
 from trifold.train.record import run_id
 
 QUESTION = "question"
 """The user attribute in which a study keeps what it asks."""
+
+FAILED = "failed"
+"""The user attribute in which a trial keeps why its training failed for good."""
 
 WORKER = "worker"
 """The user attribute in which a trial keeps whose it is: the machine's name, the process's number and its beginning."""
@@ -43,16 +46,13 @@ Job = tuple[int, int]
 """A training: the candidate's number and the seed."""
 
 
-Report = Callable[[int, float], bool]
-"""Called in a training after each epoch, from 1 on, with its score; says whether the study's pruner would stop it."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
     """What came of a training. score: larger is better. facts: plain values to keep beside it.
 
     curve: what was reported, by epoch. stopped: after how many epochs it was stopped early, 0 if it was not; whole:
     whether it was trained to its end, perhaps after a stop. The score of one that is not whole is the last reported.
+    failed: why it has no score, which then is no number; empty for all others. It is not tried again.
     """
 
     score: float
@@ -60,6 +60,7 @@ class Trained:
     curve: Mapping[int, float] = field(default_factory=dict)
     stopped: int = 0
     whole: bool = True
+    failed: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,33 @@ class Storage:
 
     url: str
     name: str
+
+
+class Claim:
+    """A training that a worker has, and what of it can be told to the storage before it is finished."""
+
+    def __init__(self, study: optuna.Study, trial: optuna.Trial, job: Job) -> None:
+        self.job, self._study, self._trial = job, study, trial
+
+    def report(self, epoch: int, score: float) -> bool:
+        """Called after each epoch, from 1 on, with its score; says whether the pruner would stop it."""
+        self._trial.report(score, epoch)
+        return self._trial.should_prune()
+
+    def note(self, name: str, value: Any) -> None:
+        """Keeps a plain value, as one of the facts, for a worker that may have to take the training over."""
+        self._trial.set_user_attr(name, value)
+
+    def noted(self, name: str) -> Any:
+        """What a worker that lost this training noted last; None if there is nothing."""
+        for other in reversed(self._study.get_trials(deepcopy=False)):
+            if job_of(other) == self.job and name in other.user_attrs:
+                return other.user_attrs[name]
+        return None
+
+
+class _GaveUp(Exception):
+    """Ends a trial whose training has failed for good."""
 
 
 def open_study(
@@ -188,33 +216,26 @@ def job_of(trial: FrozenTrial) -> Job | None:
 
 
 def finished(study: optuna.Study) -> dict[Job, Trained]:
-    """What came of every training so far, those stopped early included, in the order of candidates and seeds."""
+    """What came of every training so far, those stopped early and those that failed included, in the order of jobs."""
     found: dict[Job, Trained] = {}
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)):
         curve, job = dict(sorted(trial.intermediate_values.items())), job_of(trial)
-        whole = trial.state == TrialState.COMPLETE
-        if job is None or not (whole or curve):  # a claim that came to nothing has no curve
-            continue
-        stopped = found[job].stopped if job in found else 0 if whole else max(curve)
-        score = trial.value if whole else curve[max(curve)]
+        whole, failed = trial.state == TrialState.COMPLETE, trial.user_attrs.get(FAILED, "")
+        if job is None or not (whole or failed or (trial.state == TrialState.PRUNED and curve)):
+            continue  # a claim that came to nothing
+        stopped = found[job].stopped if job in found else 0 if whole or failed else max(curve)
+        score = trial.value if whole else math.nan if failed else curve[max(curve)]
         assert score is not None
-        facts = {name: value for name, value in trial.user_attrs.items() if name != WORKER}
+        facts = {name: value for name, value in trial.user_attrs.items() if name not in (WORKER, FAILED)}
         if job not in found or not found[job].whole:
-            found[job] = Trained(score=score, facts=facts, curve=curve, stopped=stopped, whole=whole)
+            found[job] = Trained(score=score, facts=facts, curve=curve, stopped=stopped, whole=whole, failed=failed)
     return {job: found[job] for job in sorted(found)}
-
-
-def scores_of(found: Mapping[Job, Trained]) -> list[Score]:
-    """The scores of those that were trained to their end."""
-    return [
-        Score(candidate=candidate, seed=seed, score=one.score) for (candidate, seed), one in found.items() if one.whole
-    ]
 
 
 def work(
     study: optuna.Study,
     wanted: Callable[[Mapping[Job, Trained]], Sequence[Job]],
-    train: Callable[[Job, Report], Trained],
+    train: Callable[[Claim], Trained],
     *,
     poll_seconds: float = 2.0,
 ) -> dict[Job, Trained]:
@@ -235,7 +256,7 @@ def work(
 def _work(
     study: optuna.Study,
     wanted: Callable[[Mapping[Job, Trained]], Sequence[Job]],
-    train: Callable[[Job, Report], Trained],
+    train: Callable[[Claim], Trained],
     poll_seconds: float,
 ) -> dict[Job, Trained]:
     while jobs := wanted(finished(study)):
@@ -251,7 +272,7 @@ def _work(
         if free[0] not in waiting:  # as one may be of a worker that died between its claim and its training
             study.enqueue_trial({"candidate": free[0][0], "seed": free[0][1]})
         try:
-            study.optimize(lambda trial: _score(study, trial, train), n_trials=1)
+            study.optimize(lambda trial: _score(study, trial, train), n_trials=1, catch=(_GaveUp,))
         except ValueError as error:  # how Optuna says that another worker took the trial for dead and failed it
             if not str(error).startswith("Cannot tell"):
                 raise
@@ -289,7 +310,7 @@ def _started(process: str) -> str:
     return process
 
 
-def _score(study: optuna.Study, trial: optuna.Trial, train: Callable[[Job, Report], Trained]) -> float:
+def _score(study: optuna.Study, trial: optuna.Trial, train: Callable[[Claim], Trained]) -> float:
     """The score of a claimed trial; prunes it where it claims nothing, or an earlier one has the same training."""
     (job,) = (job_of(own) for own in study.get_trials(deepcopy=False) if own.number == trial.number)
     if job is None:
@@ -297,18 +318,18 @@ def _score(study: optuna.Study, trial: optuna.Trial, train: Callable[[Job, Repor
     trial.set_user_attr(WORKER, f"{_host()} {_started(str(os.getpid()))}")
     for name in ("candidate", "seed"):  # for whoever looks at the storage
         trial.suggest_int(name, 0, 2**31 - 1)
-    live = (TrialState.RUNNING, TrialState.COMPLETE)
+    live = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.FAIL)
     for other in study.get_trials(deepcopy=False, states=live):
-        if other.number < trial.number and job_of(other) == job:
+        lost = other.state == TrialState.FAIL and FAILED not in other.user_attrs
+        if other.number < trial.number and job_of(other) == job and not lost:
             raise optuna.TrialPruned
 
-    def report(epoch: int, score: float) -> bool:
-        trial.report(score, epoch)
-        return trial.should_prune()
-
-    found = train(job, report)
+    found = train(Claim(study, trial, job))
     for name, value in found.facts.items():
         trial.set_user_attr(name, value)
+    if found.failed:
+        trial.set_user_attr(FAILED, found.failed)
+        raise _GaveUp(found.failed)
     if not found.whole:
         raise optuna.TrialPruned
     return found.score
