@@ -17,6 +17,7 @@ from scipy.stats import t as student
 from tests.sittings import NETWORK, make_inputs
 from trifold.architecture import to_toml
 from trifold.baselines import find
+from trifold.claimed import Common
 from trifold.cli.study import ablate, report
 from trifold.errors import InvalidData, InvalidInput
 from trifold.scaling import PAPER, RULES
@@ -32,7 +33,6 @@ from trifold.study.comparison import (
 )
 from trifold.study.directions import EQUAL
 from trifold.study.folder import RECORDS, STUDY, read_study
-from trifold.study.run import Common
 from trifold.train.recipes import find_recipe
 from trifold.trials import Job, Trained
 

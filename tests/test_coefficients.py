@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 
 from tests.sittings import NETWORK, make_inputs
 from trifold.architecture import to_toml
+from trifold.claimed import Common
 from trifold.cli.study import coefficients
 from trifold.cost import cost
 from trifold.errors import InvalidInput
@@ -28,7 +29,6 @@ from trifold.study.coefficients import Search, images_to_tell
 from trifold.study.directions import Grid, equal_cost
 from trifold.study.folder import read_study
 from trifold.study.page import draw
-from trifold.study.run import Common
 from trifold.train.recipes import find_recipe
 from trifold.trials import Trained
 

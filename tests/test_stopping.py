@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trifold import claimed
 from trifold.baselines import load
+from trifold.claimed import Common
 from trifold.cost import cost
-from trifold.study import run
 from trifold.study.choose import spread
 from trifold.study.coefficients import Search, answer, search_from
 from trifold.study.directions import Grid, equal_cost
 from trifold.study.folder import read_study, write_records, write_study
 from trifold.study.page import page
-from trifold.study.run import Common, run_study
+from trifold.study.run import run_study
 from trifold.study.search_page import search_notes, sentence
 from trifold.train.loop import Epoch
 from trifold.train.recipes import find_recipe
@@ -75,7 +76,7 @@ class Planted:
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
     made = Planted()
-    monkeypatch.setattr(run, "train", made.train)
+    monkeypatch.setattr(claimed, "train", made.train)
     return made
 
 
@@ -161,7 +162,7 @@ def test_a_study_stopped_at_any_moment_ends_as_one_left_alone(
 
         return train(dataset, plan, after_epoch=told, **more)
 
-    monkeypatch.setattr(run, "train", dies)
+    monkeypatch.setattr(claimed, "train", dies)
     deaths = 0
     for _ in range(100):
         try:

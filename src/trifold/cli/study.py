@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trifold.architecture import Architecture
+    from trifold.claimed import Common
     from trifold.report.study_contents import Table
     from trifold.scaling import Coefficients
     from trifold.study.ablation import Ablation
     from trifold.study.coefficients import Search
     from trifold.study.comparison import Comparison
     from trifold.study.directions import Plan
-    from trifold.study.run import Common, Study
+    from trifold.study.run import Study
     from trifold.train.assemble import Progress
     from trifold.train.recipe import Recipe
     from trifold.trials import Job, Storage, Trained
@@ -314,9 +315,10 @@ def _run(
     plan = None if seen is None else planned(seen.classes, seen.channels, seen.images)
     if options["only_plan"] and plan is not None:
         return None
+    from trifold.claimed import Common
     from trifold.data.sources import open_data
     from trifold.study.folder import write_study
-    from trifold.study.run import Common, run_study
+    from trifold.study.run import run_study
     from trifold.train.machine import Machine
     from trifold.trials import finished, load_study, open_study
 

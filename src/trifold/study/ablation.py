@@ -12,10 +12,10 @@ import optuna
 from scipy.stats import t as student
 
 from trifold.architecture import Architecture
+from trifold.claimed import Common
 from trifold.errors import InvalidInput
 from trifold.study.choose import Score, mean_and_interval, seed_noise
 from trifold.study.comparison import FOUND, SINGLE, Comparison, comparison_from_dict, comparison_to_dict, different
-from trifold.study.run import Common
 from trifold.trials import Job, Trained
 
 

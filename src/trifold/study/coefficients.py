@@ -10,12 +10,12 @@ from typing import Any
 import optuna
 
 from trifold.architecture import Architecture, from_dict, to_dict
+from trifold.claimed import Common
 from trifold.errors import InvalidInput
 from trifold.study.choose import Choice, Score, choose, mean_and_interval, next_seeds, scores_of, spread
 from trifold.study.directions import Plan as Directions
 from trifold.study.directions import going_on, named, plan_from_dict, plan_to_dict, shares
 from trifold.study.pruning import Hopeless, replay
-from trifold.study.run import Common
 from trifold.trials import Job, Trained
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from trifold.claimed import RUNS, Common
 from trifold.report.contents import Fact
 from trifold.report.markup import duration
 from trifold.report.study_contents import Plot, Point, Series, Table, Value
 from trifold.study.directions import Candidate
 from trifold.study.folder import PAGE
-from trifold.study.run import RUNS, Common
 from trifold.trials import Job, Trained
 
 Found = Mapping[Job, Trained]
