@@ -39,7 +39,7 @@ class Watching:
         self.states.append(state_of(training.network))
 
 
-def state_of(network: Network) -> dict[str, Tensor]:
+def state_of(network: nn.Module) -> dict[str, Tensor]:
     """A copy of every tensor."""
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 

@@ -16,7 +16,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trifold.data.loader import Crops, Files
 from trifold.errors import InvalidInput
-from trifold.network import Network
 from trifold.train.average import Average
 from trifold.train.evaluate import predictions
 from trifold.train.parameters import make_optimizer, set_mode
@@ -88,6 +87,37 @@ class Watcher(StepWatcher, Protocol):
         """Called when the epoch was evaluated and stands in `training.epochs`."""
 
 
+@runtime_checkable
+class Objective(Protocol):
+    """What a training minimises and what of it is evaluated; it has no state that going on would need."""
+
+    def loss(self, runner: nn.Module, batch: Batch, task: Task, weights: Tensor | None) -> Tensor:
+        """The loss of a batch, a float32 number; torch's global generators stand where this part of the step has them.
+
+        runner: the network as it is to be called. weights: one a class, or None.
+        """
+
+    def to_evaluate(self, network: nn.Module, task: Task) -> nn.Module:
+        """What is shown minival: a module from images to logits. network: the training's, or its average."""
+
+
+class Classification:
+    """The objective of a network that gives the logits of its images: their cross-entropy."""
+
+    def loss(self, runner: nn.Module, batch: Batch, task: Task, weights: Tensor | None) -> Tensor:
+        """As `batch_loss`, of the outputs at the recipe's precision."""
+        with autocast(task):
+            outputs = runner(batch.images)
+        return batch_loss(outputs.float(), batch.targets, task.recipe.label_smoothing, weights)
+
+    def to_evaluate(self, network: nn.Module, task: Task) -> nn.Module:  # noqa: ARG002  an objective's signature
+        """The network as it is."""
+        return network
+
+
+CLASSIFICATION = Classification()
+
+
 class Training:
     """A training as it stands: network, optimiser, average, loss scale, position and what was seen so far.
 
@@ -95,9 +125,9 @@ class Training:
     kept: the tensors of the epoch with the least minival loss.
     """
 
-    def __init__(self, network: Network, task: Task) -> None:
+    def __init__(self, network: nn.Module, task: Task, objective: Objective = CLASSIFICATION) -> None:
         recipe = task.recipe
-        self.network = network
+        self.network, self.objective = network, objective
         self.optimizer = make_optimizer(network, recipe)
         self.average = Average(network, recipe.ema_decay) if recipe.ema_decay else None
         self.scaler = torch.amp.GradScaler(task.device.type, enabled=recipe.precision == "float16")
@@ -289,17 +319,21 @@ def _backward(
 
     last: whether it is the step's last part, after which processes share their gradients.
     """
-    recipe, count = task.recipe, task.processes.count
+    count = task.processes.count
     waits = runner.no_sync() if isinstance(runner, DistributedDataParallel) and not last else nullcontext()
     with waits, _seeded(part.seed, task.device):
-        with torch.autocast(task.device.type, _DTYPES[recipe.precision], enabled=recipe.precision != "float32"):
-            outputs = runner(batch.images)
-        loss = batch_loss(outputs.float(), batch.targets, recipe.label_smoothing, weights)
+        loss = training.objective.loss(runner, batch, task, weights)
         # Processes' gradients are averaged; theirs are shares of a sum.
         share = part.share * count
         scaled = training.scaler.scale(loss if share == 1 else loss * share)
         scaled.backward()
     return float(loss.detach()) * part.share
+
+
+def autocast(task: Task) -> torch.autocast:
+    """Within it a network computes at the recipe's precision."""
+    precision = task.recipe.precision
+    return torch.autocast(task.device.type, _DTYPES[precision], enabled=precision != "float32")
 
 
 def batch_loss(outputs: Tensor, targets: Tensor, label_smoothing: float, weights: Tensor | None) -> Tensor:
@@ -339,7 +373,7 @@ def _not_finite(recipe: Recipe, loss: object, epoch: int, step: int) -> str:
 
 def _evaluate(training: Training, task: Task, watcher: Watcher) -> Epoch:
     """The epoch's entry."""
-    started, network = time.perf_counter(), training.evaluated
+    started, network = time.perf_counter(), training.objective.to_evaluate(training.evaluated, task)
     chances = predictions(network, task.minival, task, lambda: watcher.while_evaluating(training))
     labels = task.minival.labels
     if not chances.isfinite().all():

@@ -11,23 +11,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import trifold._torchvision  # noqa: F401  timm imports torchvision, which needs the guard first
 from trifold.errors import InvalidInput
-from trifold.network import Network
 from trifold.train.recipe import Recipe
 
 RMSPROP_DECAY, RMSPROP_EPSILON = 0.9, 1e-3
 """Of the mean squares, and within the root (tensorflow/tpu utils.py build_optimizer)."""
 
 
-def row_depths(network: Network) -> dict[str, int]:
+def row_depths(network: nn.Module) -> dict[str, int]:
     """How many rows each top-level part lies before the classifier, which has 0, by the prefix of its tensors' names.
 
     Rows of the architecture, backwards: head (where there is one), stages from last to first, stem. B0: head 1, its
     stages 2 to 8, stem 9.
     """
-    rows = ["classifier"]
-    rows += ["head"] if network.architecture.head.channels else []
-    rows += [f"stages.{number}" for number in reversed(range(len(network.stages)))]
-    return {prefix: depth for depth, prefix in enumerate([*rows, "stem"])}
+    rows = dict.fromkeys(row_of(name) for name, _ in network.named_parameters())
+    before = [row for row in reversed(rows) if row != "classifier"]
+    return {"classifier": 0} | {row: depth for depth, row in enumerate(before, start=1)}
 
 
 def row_of(name: str) -> str:
@@ -41,7 +39,7 @@ def _norms(network: nn.Module) -> dict[str, _BatchNorm]:
     return {name: module for name, module in network.named_modules() if isinstance(module, _BatchNorm)}
 
 
-def parameter_groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """The network's parameters as an optimiser's groups: "params", "weight_decay" and "lr_scale", none empty.
 
     lr_scale: the group's share of the learning rate: layer_decay to the power of `row_depths`, so 1 for the classifier
@@ -61,7 +59,7 @@ def parameter_groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
     ]
 
 
-def make_optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser over `parameter_groups`; each group's rate is the schedule's times its "lr_scale".
 
     All three pass over parameters without a gradient, weight decay and momentum included, as frozen ones are after
@@ -81,7 +79,7 @@ def make_optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
     return RMSpropTF(groups, lr=lr, alpha=RMSPROP_DECAY, eps=RMSPROP_EPSILON, momentum=momentum)
 
 
-def set_mode(network: Network, recipe: Recipe, *, epoch: int, fresh: Collection[str] = ()) -> None:
+def set_mode(network: nn.Module, recipe: Recipe, *, epoch: int, fresh: Collection[str] = ()) -> None:
     """Puts the network in the training mode of an epoch, with what the recipe freezes really frozen.
 
     To be called on the network itself (not what wraps it) before each epoch, from 0, and again after every evaluation,
@@ -113,11 +111,11 @@ def _freeze(module: nn.Module) -> None:
     module.eval().requires_grad_(False)
 
 
-def _train_head_alone(network: Network, fresh: Collection[str]) -> None:
+def _train_head_alone(network: nn.Module, fresh: Collection[str]) -> None:
     """Freezes every row before the classifier that holds anything pretrained."""
-    if not network.num_classes:
-        raise InvalidInput("recipe: head_epochs must be 0 for a network without a classifier")
     names = [name for name, _ in network.named_parameters()]
+    if not any(row_of(name) == "classifier" for name in names):
+        raise InvalidInput("recipe: head_epochs must be 0 for a network without a classifier")
     kept = {row_of(name) for name in names if name not in fresh} - {"classifier"}
     for row in kept:
         _freeze(network.get_submodule(row))
