@@ -89,7 +89,7 @@ def train_claimed(
         last = max(curve)
         return Trained(score=curve[last], facts={"run": name, "seconds": spent}, curve=curve, stopped=last, whole=False)
     if not curve:  # it was finished before
-        for entry in read_log(run / LOG):
+        for entry in read_log(run_folder / LOG):
             if entry["type"] == "epoch":
                 claim.report(int(entry["epoch"]), 100 * float(entry["minival_accuracy"]))
     result = record.result

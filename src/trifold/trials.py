@@ -94,6 +94,10 @@ class Claim:
         return None
 
 
+class NoStudy(InvalidInput):
+    """The storage has no study of this name."""
+
+
 class _GaveUp(Exception):
     """Ends a trial whose training has failed for good."""
 
@@ -121,13 +125,13 @@ def open_study(
 
 
 def load_study(storage: Storage, question: Mapping[str, Any]) -> optuna.Study:
-    """The study of this name, to be read. Raises InvalidInput as `open_study` does, and where there is none."""
+    """The study of this name, to be read. Raises InvalidInput as `open_study` does, and NoStudy where there is none."""
     with _refused(storage):
         try:
             study = optuna.load_study(study_name=storage.name, storage=_address(storage))
         except KeyError:
             none = f"storage {shown(storage)}: has no study {storage.name!r}: nothing was trained"
-            raise InvalidInput(none) from None
+            raise NoStudy(none) from None
     _check_question(study, storage, run_id(question))
     return study
 

@@ -7,7 +7,7 @@ import time
 
 import click
 
-from trifold.cli import cam, describe, directions, doctor, family, study, training
+from trifold.cli import cam, describe, directions, doctor, family, search, study, training
 from trifold.cli.options import BEGAN, is_first
 from trifold.errors import Failed, InvalidInput, Stopped
 
@@ -73,6 +73,7 @@ COMMANDS = (
     directions.directions,
     study.coefficients,
     study.ablate,
+    search.search,
     study.report,
 )
 for command in COMMANDS:

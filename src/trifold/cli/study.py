@@ -42,7 +42,7 @@ Asked = TypeVar("Asked", bound="Study")
 
 SEEDS = click.IntRange(1, 100)
 
-_STUDY_OPTIONS = (
+STUDY_OPTIONS = (
     click.option("--recipe", default="small", show_default=True, help="How to train: as for `trifold train`."),
     click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe."),
     click.option("--epochs", type=int, help="Short for --set epochs=N."),
@@ -57,8 +57,9 @@ _STUDY_OPTIONS = (
 )  # fmt: skip
 
 
-def _study_options(command: Command) -> Command:
-    for option in reversed(_STUDY_OPTIONS):
+def study_options(command: Command) -> Command:
+    """Adds the options that all studies share."""
+    for option in reversed(STUDY_OPTIONS):
         command = option(command)
     return command
 
@@ -72,7 +73,7 @@ def _study_options(command: Command) -> Command:
 )
 @click.option("--keep-weak", is_flag=True, help="Stop no training early.")
 @click.option("--finish-stopped", is_flag=True, help="Finish at last what was stopped early, and say what it changes.")
-@_study_options
+@study_options
 @click.option("--out", default="studies/coefficients", show_default=True, help="Folder of the study.")
 @json_option
 def coefficients(net: str, data: str, as_json: bool, **options: Any) -> None:
@@ -83,7 +84,7 @@ def coefficients(net: str, data: str, as_json: bool, **options: Any) -> None:
     """
     from trifold.study.directions import most_trainings, plan_to_dict
 
-    recipe = _recipe(net, options)
+    recipe = recipe_of(net, options)
 
     def planned(classes: int, channels: int, images: int | None) -> tuple[Architecture, Plan]:
         architecture, plan = grid_plan(net, classes, channels, options)
@@ -125,7 +126,7 @@ def coefficients(net: str, data: str, as_json: bool, **options: Any) -> None:
 
     if reached.choice is not None:
         title = f"{reached.trained} trainings; the full grid has {reached.full}"
-        _print_sortable(title, standings(study, reached))
+        print_sortable(title, standings(study, reached))
     for line in (sentence(study, reached), *search_notes(study, reached)):
         click.echo(line)
 
@@ -141,7 +142,7 @@ def coefficients(net: str, data: str, as_json: bool, **options: Any) -> None:
 @click.option("--sweep-resolution", default=1.3, show_default=True, help="Resolution of the sweep of --widths.")
 @rounding_options
 @click.option("--seeds", type=SEEDS, default=3, show_default=True, help="Of every network.")
-@_study_options
+@study_options
 @click.option("--out", default="studies/ablation", show_default=True, help="Folder of the study.")
 @json_option
 def ablate(net: str, data: str, as_json: bool, **options: Any) -> None:
@@ -151,7 +152,7 @@ def ablate(net: str, data: str, as_json: bool, **options: Any) -> None:
     """
     from trifold.study.comparison import comparison_to_dict, different
 
-    recipe = _recipe(net, options)
+    recipe = recipe_of(net, options)
 
     def planned(classes: int, channels: int, images: int | None) -> Comparison:
         comparison = _comparison(net, classes, channels, options)
@@ -185,9 +186,9 @@ def ablate(net: str, data: str, as_json: bool, **options: Any) -> None:
         return
     from trifold.study.ablation_page import ablation_notes, compared, differences, said
 
-    _print_sortable(f"{reached.trained} of {reached.full} trainings", compared(study, reached))
+    print_sortable(f"{reached.trained} of {reached.full} trainings", compared(study, reached))
     if reached.differences:
-        _print_sortable("differences on test, in points", differences(reached))
+        print_sortable("differences on test, in points", differences(reached))
     for line in (said(reached), *ablation_notes(study, reached, found)):
         click.echo(line)
 
@@ -201,7 +202,8 @@ def report(folder: str) -> None:
     click.echo(f"report: {draw(folder)}")
 
 
-def _recipe(net: str, options: Mapping[str, Any]) -> Recipe:
+def recipe_of(net: str, options: Mapping[str, Any]) -> Recipe:
+    """The recipe that --recipe names, with what --set and --epochs change."""
     from trifold.baselines import load
     from trifold.train.recipes import find_recipe
 
@@ -288,7 +290,7 @@ def _print_hours(trainings: int, multiply_adds: float, recipe: Recipe, images: i
     click.echo(line)
 
 
-def _print_sortable(title: str, table: Table) -> None:
+def print_sortable(title: str, table: Table) -> None:
     """A page's table on the terminal."""
     columns = tuple(name.replace(", ", "_") for name in table.columns)
     print_table(labelled(title, columns, [tuple(cell.shown for cell in row) for row in table.rows]))
@@ -322,7 +324,7 @@ def _run(
     from trifold.train.machine import Machine
     from trifold.trials import finished, load_study, open_study
 
-    storage = _storage(options)
+    storage = storage_of(options)
     dataset = open_data(data, skip_bad=options["skip_bad"])
     common = Common(
         recipe=recipe,
@@ -337,7 +339,7 @@ def _run(
         return None
     study = make(plan, common)
     folder = Path(options["out"])
-    about = {"data": dataset.name, "command": _command(storage)}
+    about = {"data": dataset.name, "command": command_of(storage)}
     if options["collect"]:
         trials = load_study(storage, study.question)
         write_study(folder, study.question, about)
@@ -359,7 +361,7 @@ def _run(
     return study, found
 
 
-def _storage(options: Mapping[str, Any]) -> Storage:
+def storage_of(options: Mapping[str, Any]) -> Storage:
     """The storage that the options name; a file in --out where they name none."""
     from pathlib import Path
 
@@ -376,7 +378,7 @@ def _storage(options: Mapping[str, Any]) -> Storage:
     return Storage(url=url, name=name)
 
 
-def _command(storage: Storage) -> str:
+def command_of(storage: Storage) -> str:
     """The command that this process was given, as it trains, and without a password."""
     import shlex
     import sys

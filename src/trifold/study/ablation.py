@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import optuna
-from scipy.stats import t as student
 
 from trifold.architecture import Architecture
 from trifold.claimed import Common
 from trifold.errors import InvalidInput
-from trifold.study.choose import Score, mean_and_interval, seed_noise
+from trifold.study.choose import Score, half_of_difference, mean_and_interval, seed_noise, verdict
 from trifold.study.comparison import FOUND, SINGLE, Comparison, comparison_from_dict, comparison_to_dict, different
 from trifold.trials import Job, Trained
 
@@ -116,11 +114,7 @@ class Difference:
     @property
     def verdict(self) -> str:
         """In a word or two."""
-        if self.same:
-            return "the same network"
-        if math.isinf(self.half):
-            return "not judged"
-        return "better" if self.points > self.half else "worse" if self.points < -self.half else "not told apart"
+        return "the same network" if self.same else verdict(self.points, self.half)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,10 +179,6 @@ def _differences(ablation: Ablation, measured: Mapping[int, Measured], noise: fl
     ]
     freedom = sum(one.seeds - 1 for one in measured.values())
     distinct = sum(number != other_number for _, number, _, other_number in pairs)
-    if not noise or not freedom or not distinct:  # no noise at all is no measurement of it
-        wide = math.inf
-    else:
-        wide = float(student.ppf(1 - 0.025 / distinct, freedom)) * noise
     return tuple(
         Difference(
             factor=point.factor,
@@ -197,7 +187,7 @@ def _differences(ablation: Ablation, measured: Mapping[int, Measured], noise: fl
             points=measured[number].test[0] - measured[other_number].test[0],
             half=0.0
             if number == other_number
-            else wide * math.sqrt(1 / measured[number].seeds + 1 / measured[other_number].seeds),
+            else half_of_difference(noise, freedom, distinct, measured[number].seeds, measured[other_number].seeds),
             same=number == other_number,
         )
         for point, number, other, other_number in pairs

@@ -88,10 +88,32 @@ def scores_of(found: Mapping[Job, Trained]) -> list[Score]:
 def seed_noise(scores: Sequence[Score]) -> float | None:
     """The pooled standard deviation of seeds of one candidate; None where none has two."""
     groups = [[one.score for one in scores if one.candidate == number] for number in {one.candidate for one in scores}]
+    return pooled_noise(groups)[0]
+
+
+def pooled_noise(groups: Sequence[Sequence[float]]) -> tuple[float | None, int]:
+    """The pooled standard deviation within groups, and its degrees of freedom; None and 0 where none has two."""
     freedom = sum(len(group) - 1 for group in groups)
     if not freedom:
-        return None
-    return math.sqrt(sum(float(np.var(group)) * len(group) for group in groups) / freedom)
+        return None, 0
+    return math.sqrt(sum(float(np.var(group)) * len(group) for group in groups) / freedom), freedom
+
+
+def half_of_difference(noise: float | None, freedom: int, pairs: int, seeds: int, other_seeds: int) -> float:
+    """Half of the 95 % interval of a difference of two means, of so many intervals that hold together (Bonferroni).
+
+    noise, freedom: of `pooled_noise`; without any noise, which is no measurement of it, the interval is infinite.
+    """
+    if not noise or not freedom:
+        return math.inf
+    return float(student.ppf(1 - 0.025 / pairs, freedom)) * noise * math.sqrt(1 / seeds + 1 / other_seeds)
+
+
+def verdict(points: float, half: float) -> str:
+    """A difference and half of its interval in a word or two."""
+    if math.isinf(half):
+        return "not judged"
+    return "better" if points > half else "worse" if points < -half else "not told apart"
 
 
 def choose(points: Sequence[tuple[float, float, float]], scores: Sequence[Score]) -> Choice:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,8 +32,8 @@ class Kept(NamedTuple):
     found: dict[Job, Trained]
 
 
-def write_study(folder: Path, question: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Makes the folder and writes what is asked, unless that stands there.
+def write_study(folder: Path, question: Mapping[str, Any], about: Mapping[str, Any], *, renewed: bool = False) -> None:
+    """Makes the folder and writes what is asked, unless that stands there; renewed: `about` is written all the same.
 
     Raises InvalidData if it holds another study, or cannot be made.
     """
@@ -42,53 +43,63 @@ def write_study(folder: Path, question: Mapping[str, Any], about: Mapping[str, A
         if (folder / STUDY).exists():
             if _study(folder)["question"] != plain:
                 raise InvalidData(f"{printable(folder)}: holds a study that asks something else; give another --out")
-            return
+            if not renewed:
+                return
         write_atomic(folder / STUDY, json.dumps({"question": plain, "about": about}, indent=1) + "\n")
     except OSError as error:
         raise InvalidData(f"{printable(folder)}: cannot be made a study's folder: {error.strerror}") from None
 
 
-def write_records(folder: Path, found: Mapping[Job, Trained]) -> None:
+def write_records(folder: Path, found: Mapping[Job, Trained], name: str = RECORDS) -> None:
     """Writes a line a training, in the order of candidates and seeds; never fewer than stand there."""
     with contextlib.suppress(OSError):
-        if len((folder / RECORDS).read_text(encoding="utf-8").splitlines()) > len(found):
+        if len((folder / name).read_text(encoding="utf-8").splitlines()) > len(found):
             return  # a worker that knew more was faster
     lines = [
         {
             "candidate": candidate,
             "seed": seed,
-            "score": one.score,
+            "score": None if one.failed else one.score,
             "stopped": one.stopped,
             "whole": one.whole,
+            **({"failed": one.failed} if one.failed else {}),
             "curve": list(one.curve.values()),
             **one.facts,
         }
         for (candidate, seed), one in sorted(found.items())
     ]
-    write_atomic(folder / RECORDS, "".join(json.dumps(line) + "\n" for line in lines))
+    write_atomic(folder / name, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read_study(folder: str | Path) -> Kept:
     """What a study's folder holds. Raises InvalidData naming file, line and what is wrong."""
     folder = Path(folder)
-    study, found = _study(folder), {}
-    text = _text(folder / RECORDS) if (folder / RECORDS).exists() else ""
+    study = _study(folder)
+    return Kept(study["question"], study["about"], read_records(folder))
+
+
+def read_records(folder: Path, name: str = RECORDS) -> dict[Job, Trained]:
+    """The trainings in a file of `write_records`; none where there is no file. Raises InvalidData as `read_study`."""
+    found = {}
+    text = _text(folder / name) if (folder / name).exists() else ""
     for number, line in enumerate(text.splitlines(), start=1):
         try:
             entry = json.loads(line)
             job = int(entry.pop("candidate")), int(entry.pop("seed"))
+            failed, score = str(entry.pop("failed", "")), entry.pop("score")
             found[job] = Trained(
-                score=float(entry.pop("score")),
+                score=math.nan if failed else float(score),
                 stopped=int(entry.pop("stopped")),
                 whole=bool(entry.pop("whole")),
                 curve=dict(enumerate(map(float, entry.pop("curve")), start=1)),
+                failed=failed,
                 facts=entry,
             )
         except (ValueError, TypeError, KeyError, AttributeError):
             raise InvalidData(
-                f"{printable(folder / RECORDS)}: line {number} must be a training's record, got {printable(line):.60}"
+                f"{printable(folder / name)}: line {number} must be a training's record, got {printable(line):.60}"
             ) from None
-    return Kept(study["question"], study["about"], found)
+    return found
 
 
 def _study(folder: Path) -> dict[str, Any]:

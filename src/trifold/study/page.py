@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from trifold.data.decode import printable
-from trifold.errors import InvalidData
+from trifold.errors import InvalidData, InvalidInput
 from trifold.report.study_contents import StudyPage
 from trifold.report.study_page import draw_study
 from trifold.study.ablation import Ablation, ablation_from
 from trifold.study.ablation_page import ablation_page
+from trifold.study.architecture_page import architecture_page
 from trifold.study.coefficients import Search, search_from
-from trifold.study.folder import PAGE, RECORDS, STUDY, read_study
+from trifold.study.folder import PAGE, RECORDS, STUDY, Kept, read_study
 from trifold.study.pieces import Found
 from trifold.study.search_page import search_page
+from trifold.study.searched import kept_search
 
 
 def study_from(question: Mapping[str, Any]) -> Search | Ablation:
@@ -27,25 +29,34 @@ def study_from(question: Mapping[str, Any]) -> Search | Ablation:
             return ablation_from(question)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InvalidData(f"the study's question is none of this version: {error!r}") from None
-    raise InvalidData(f"the study's kind must be coefficients or ablation, got {question['kind']!r:.60}")
+    raise InvalidData(f"the study's kind must be coefficients, ablation or search, got {question['kind']!r:.60}")
 
 
 def draw(folder: str | Path) -> Path:
     """Makes the page anew from a study's folder alone and gives its path. Raises InvalidData as `read_study` does."""
     kept, path = read_study(folder), Path(folder) / PAGE
+    try:
+        if kept.question["kind"] == "search":
+            made = architecture_page(kept_search(Path(folder), kept), kept.about)
+        else:
+            made = page(_checked(folder, kept), kept.about, kept.found)
+    except InvalidInput:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        names = f"{printable(Path(folder) / STUDY)} or {RECORDS}"
+        raise InvalidData(f"{names}: a field is missing or none of this version: {error!r}") from None
+    draw_study(made, path)
+    return path
+
+
+def _checked(folder: str | Path, kept: Kept) -> Search | Ablation:
     study = study_from(kept.question)
     for number, seed in kept.found:
         if not (0 <= number < len(study.networks) and seed >= 0):
             raise InvalidData(
                 f"{printable(Path(folder) / RECORDS)}: the study has no network {number} with seed {seed}"
             )
-    try:
-        made = page(study, kept.about, kept.found)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        names = f"{printable(Path(folder) / STUDY)} or {RECORDS}"
-        raise InvalidData(f"{names}: a field is missing or none of this version: {error!r}") from None
-    draw_study(made, path)
-    return path
+    return study
 
 
 def page(study: Search | Ablation, about: Mapping[str, Any], found: Found) -> StudyPage:

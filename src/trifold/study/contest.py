@@ -1,0 +1,362 @@
+"""After a search: what it found, trained in full beside the baseline of the same cost and random search's best.
+
+And what its estimates are worth: the rank correlation of short trainings, or of a supernet, with full ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+from scipy.stats import kendalltau
+
+from trifold.architecture import Architecture, from_dict, to_dict
+from trifold.claimed import Common
+from trifold.cost import cost
+from trifold.errors import InvalidInput
+from trifold.scaling import PAPER, Multipliers, scale
+from trifold.search.question import Search
+from trifold.search.reward import reward
+from trifold.search.run import Found, ranked
+from trifold.study.choose import half_of_difference, mean_and_interval, pooled_noise, verdict
+from trifold.study.directions import EQUAL, equal_cost
+from trifold.trials import Job, Trained
+
+FOUND, RANDOM, BASELINE, SAMPLE = "found", "random", "baseline", "sample"
+"""Why a network is in: the search's best, random search's, the yardstick, or to see what the estimates are worth."""
+
+LEAST_SAMPLE = 5
+"""Networks below which no rank correlation is given."""
+
+RESAMPLED = 2_000
+"""Times the sample is drawn anew for the interval of a rank correlation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entrant:
+    """A network that is trained in full. roles: why. seeds: of its trainings.
+
+    estimate: the accuracy that the search took it to have, in percent, or None if it was not a candidate.
+    """
+
+    architecture: Architecture
+    roles: tuple[str, ...]
+    seeds: int
+    estimate: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How much is trained in full.
+
+    finalists: of each search. seeds: of each finalist and the baseline. sample: networks of one seed for the ranks.
+    """
+
+    finalists: int = 3
+    seeds: int = 3
+    sample: int = 10
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("finalists", 1, 50), ("seeds", 1, 100), ("sample", 0, 1000)):
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise InvalidInput(f"{name} must be a whole number from {low} to {high}, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """The trainings in full, as a study. common: its recipe is the full one, its split the search's."""
+
+    entrants: tuple[Entrant, ...]
+    common: Common
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """Plain values that tell two contests apart."""
+        entrants = [
+            {
+                "architecture": to_dict(one.architecture),
+                "roles": list(one.roles),
+                "seeds": one.seeds,
+                "estimate": one.estimate,
+            }
+            for one in self.entrants
+        ]
+        return {"kind": "contest", "entrants": entrants, "common": asdict(self.common)}
+
+    @property
+    def networks(self) -> tuple[Architecture, ...]:
+        """The entrants' networks."""
+        return tuple(one.architecture for one in self.entrants)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Each entrant by its roles."""
+        counts: dict[str, int] = {}
+        names = []
+        for one in self.entrants:
+            role = one.roles[0]
+            counts[role] = counts.get(role, 0) + 1
+            names.append(role if role == BASELINE else f"{role} {counts[role]}")
+        return tuple(names)
+
+    def to_come(self, found: Found) -> int:
+        """How many trainings are still to come."""
+        return len(self.wanted(found))
+
+    @property
+    def pruner(self) -> optuna.pruners.BasePruner | None:
+        """None: all are wanted to their end."""
+        return None
+
+    def wanted(self, found: Found) -> list[Job]:
+        """The trainings to come: one seed of all networks after another."""
+        most = max((one.seeds for one in self.entrants), default=0)
+        jobs = [(number, seed) for seed in range(most) for number, one in enumerate(self.entrants) if seed < one.seeds]
+        return [job for job in jobs if job not in found]
+
+    def may_stop(self, job: Job, found: Found) -> bool:  # noqa: ARG002  as every study's
+        """None may."""
+        return False
+
+
+def contest_from(question: Mapping[str, Any]) -> Contest:
+    """The contest whose `question` this was."""
+    entrants = tuple(
+        Entrant(
+            architecture=from_dict(one["architecture"]),
+            roles=tuple(one["roles"]),
+            seeds=one["seeds"],
+            estimate=one["estimate"],
+        )
+        for one in question["entrants"]
+    )
+    return Contest(entrants=entrants, common=Common.from_dict(question["common"]))
+
+
+def make_contest(search: Search, found: Found, beside: Found, common: Common, rules: Rules) -> Contest:
+    """Who is trained in full: the best of the search and of random search beside it, the baseline, and a sample.
+
+    beside: random search's candidates, or none. The baseline is brought to the multiply-adds of the search's best. The
+    sample is spread evenly over the ranks of all candidates.
+
+    Raises InvalidInput if no candidate was evaluated.
+    """
+    if not ranked(found):
+        raise InvalidInput("search: no candidate was evaluated without failing, so there is nothing to train in full")
+    everything = [*((found, job) for job in ranked(found)), *((beside, job) for job in ranked(beside))]
+    roles: dict[Architecture, list[str]] = {}
+    estimates: dict[Architecture, float] = {}
+
+    def enter(network: Architecture, role: str, estimate: float | None = None) -> None:
+        own = roles.setdefault(network, [])
+        if role not in own:
+            own.append(role)
+        if estimate is not None:
+            estimates.setdefault(network, estimate)
+
+    for source, role in ((found, FOUND), (beside, RANDOM)):
+        for job in ranked(source)[: rules.finalists]:
+            enter(_network(search, source[job]), role, source[job].facts["accuracy"])
+    best = _network(search, found[ranked(found)[0]])
+    enter(at_cost(search, _multiply_adds(search, best)), BASELINE)
+    by_estimate = sorted(everything, key=lambda one: -one[0][one[1]].facts["accuracy"])
+    for place in _spread(len(by_estimate), rules.sample):
+        source, job = by_estimate[place]
+        enter(_network(search, source[job]), SAMPLE, source[job].facts["accuracy"])
+    name = search.space.baseline.name[:80]
+    entrants = tuple(
+        Entrant(
+            architecture=replace(network, name=f"{name}-full-{number}"),
+            roles=tuple(own),
+            seeds=1 if own == [SAMPLE] else rules.seeds,
+            estimate=estimates.get(network),
+        )
+        for number, (network, own) in enumerate(roles.items())
+    )
+    return Contest(entrants=entrants, common=common)
+
+
+def _network(search: Search, one: Trained) -> Architecture:
+    return search.space.architecture(tuple(one.facts["tokens"]))
+
+
+def _multiply_adds(search: Search, network: Architecture) -> int:
+    return cost(network, num_classes=search.common.classes, in_channels=search.common.channels).multiply_adds
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """Up to so many of the places 0 to count - 1, evenly spread, both ends among them."""
+    return sorted({round(place) for place in np.linspace(0, count - 1, min(most, count))})
+
+
+def at_cost(search: Search, target: int) -> Architecture:
+    """The search's baseline at these multiply-adds: itself where it has them, compound scaling where it has fewer.
+
+    Where it has more, or no compound network is within EQUAL, its width is changed, to the nearest there is.
+    """
+    baseline, rounding = search.space.baseline, search.space.rounding
+    off = target / _multiply_adds(search, baseline) - 1
+    if abs(off) <= EQUAL:
+        return baseline
+    if off > 0:
+        plan = equal_cost(
+            baseline,
+            [PAPER],
+            target,
+            rounding=rounding,
+            num_classes=search.common.classes,
+            in_channels=search.common.channels,
+            partial=True,
+        )
+        if plan.candidates:
+            return plan.candidates[0].architecture
+    return _nearest_width(search, target)
+
+
+def _nearest_width(search: Search, target: int) -> Architecture:
+    """The baseline with its width multiplied by a thousandth or more, whichever comes nearest to the multiply-adds."""
+
+    def at(step: int) -> Architecture:
+        return scale(search.space.baseline, Multipliers(width=step / 1000), search.space.rounding)
+
+    low, high = 10, 20_000  # cost only grows with width
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _multiply_adds(search, at(middle)) <= target else (low, middle)
+    return min((at(low), at(high)), key=lambda one: abs(_multiply_adds(search, one) - target))
+
+
+class Rank(NamedTuple):
+    """Kendall's tau of estimates with full trainings over some networks; its 95 % interval is a bootstrap's."""
+
+    tau: float
+    low: float
+    high: float
+    networks: int
+
+    @property
+    def verdict(self) -> str:
+        """Whether the estimate can be said to rank."""
+        return "ranks" if self.low > 0 else "is not shown to rank"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """An entrant's accuracies in percent: each mean with half its 95 % interval. worth: its reward by minival."""
+
+    seeds: int
+    minival: tuple[float, float]
+    test: tuple[float, float]
+    worth: float
+
+
+class Difference(NamedTuple):
+    """How much better on test, in points, the found network is than the other's; half: of its 95 % interval.
+
+    other: its role. same: whether both are one network.
+    """
+
+    other: str
+    points: float
+    half: float
+    same: bool
+
+    @property
+    def verdict(self) -> str:
+        """In a word or two."""
+        return "the same network" if self.same else verdict(self.points, self.half)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the full trainings say. chosen: each role's best entrant by its reward on minival, where it has one.
+
+    differences: of the found network to random search's and the baseline; their intervals hold together (Bonferroni).
+    """
+
+    measured: Mapping[int, Measured]
+    chosen: Mapping[str, int]
+    differences: tuple[Difference, ...]
+    rank: Rank | None
+    to_come: int
+
+
+def outcome(search: Search, contest: Contest, full: Found) -> Outcome:
+    """What is known so far of the entrants; full: their trainings."""
+    measured: dict[int, Measured] = {}
+    for number, entrant in enumerate(contest.entrants):
+        ones = [one for (other, _), one in full.items() if other == number]
+        if ones:
+            minival = mean_and_interval([one.score for one in ones])
+            spent = cost(entrant.architecture, num_classes=search.common.classes, in_channels=search.common.channels)
+            costs = {name: float(getattr(spent, name)) for name in ("multiply_adds", "parameters", "activations")}
+            targets = [target for target in search.targets if target.measure in costs]
+            measured[number] = Measured(
+                seeds=len(ones),
+                minival=minival,
+                test=mean_and_interval([one.facts["test"] for one in ones]),
+                worth=reward(minival[0], costs, targets),
+            )
+    chosen = {}
+    for role in (FOUND, RANDOM, BASELINE):
+        ones_of = [n for n, one in enumerate(contest.entrants) if role in one.roles and n in measured]
+        if ones_of:
+            chosen[role] = max(ones_of, key=lambda n: measured[n].worth)
+    return Outcome(
+        measured=measured,
+        chosen=chosen,
+        differences=_differences(measured, chosen, full),
+        rank=_rank(contest, full),
+        to_come=contest.to_come(full),
+    )
+
+
+def _differences(measured: Mapping[int, Measured], chosen: Mapping[str, int], full: Found) -> tuple[Difference, ...]:
+    if FOUND not in chosen:
+        return ()
+    noise, freedom = pooled_noise(
+        [[one.facts["test"] for (other, _), one in full.items() if other == number] for number in measured]
+    )
+    own = measured[chosen[FOUND]]
+    others = {role: measured[n] for role, n in chosen.items() if role != FOUND}
+    return tuple(
+        Difference(
+            role,
+            own.test[0] - other.test[0],
+            0.0
+            if chosen[role] == chosen[FOUND]
+            else half_of_difference(noise, freedom, len(others), own.seeds, other.seeds),
+            chosen[role] == chosen[FOUND],
+        )
+        for role, other in others.items()
+    )
+
+
+def _rank(contest: Contest, full: Found) -> Rank | None:
+    """Of the sample's estimates with their first full trainings; finalists that it has not were picked by theirs."""
+    pairs = [
+        (one.estimate, full[number, 0].score)
+        for number, one in enumerate(contest.entrants)
+        if SAMPLE in one.roles and one.estimate is not None and (number, 0) in full
+    ]
+    return rank(*zip(*pairs, strict=True)) if len(pairs) >= LEAST_SAMPLE else None
+
+
+def rank(estimates: Sequence[float], accuracies: Sequence[float]) -> Rank:
+    """Kendall's tau-b of two lists of at least LEAST_SAMPLE numbers, with a bootstrap interval."""
+    first, second = np.asarray(estimates, float), np.asarray(accuracies, float)
+    generator = np.random.default_rng(0)
+    drawn = generator.integers(0, len(first), size=(RESAMPLED, len(first)))
+    taus = _finite(kendalltau(first[some], second[some]).statistic for some in drawn)
+    tau = float(kendalltau(first, second).statistic)
+    low, high = np.quantile(taus, (0.025, 0.975)) if taus else (-1.0, 1.0)
+    return Rank(tau if math.isfinite(tau) else 0.0, float(low), float(high), len(first))
+
+
+def _finite(values: Iterable[float]) -> list[float]:
+    return [float(value) for value in values if math.isfinite(value)]
