@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +19,7 @@ from trifold.cost import Convolution, convolutions
 from trifold.errors import InvalidInput
 from trifold.layers import (
     ACTIVATIONS,
+    NARROW,
     OPERATORS,
     PADDINGS,
     PAPER_NUMERICS,
@@ -153,6 +156,40 @@ def test_static_padding_refuses_a_size_that_it_does_not_fit() -> None:
     assert layer(torch.zeros(1, 3, 64, 32)).shape == (1, 4, 32, 16)
     with pytest.raises(InvalidInput, match="same_static was worked out for 224 pixels here and does not fit 33"):
         layer(torch.zeros(1, 3, 64, 33))
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("channels", [1, 2, 6, 7, 8])
+@pytest.mark.parametrize("size", [7, 8])
+def test_a_strided_pointwise_convolution_is_torchs_without_its_fault(padding: str, channels: int, size: int) -> None:
+    window = Window(kernel_size=1, stride=2, in_size=size)
+    layer = ConvNorm(channels, 12, window=window, numerics=Numerics(padding=padding)).double()
+    assert (layer.conv.stride == (1, 1)) == (channels < NARROW)
+    x = torch.randn(3, channels, size, size, dtype=torch.float64).requires_grad_()
+    theirs, weight = x.detach().clone().requires_grad_(), layer.conv.weight.detach().clone().requires_grad_()
+    out, expected = layer.convolve(x), F.conv2d(theirs, weight, stride=2)  # not channels last: there torch is right
+    torch.testing.assert_close(out, expected)
+    upstream = torch.randn_like(expected)
+    torch.autograd.backward([out, expected], [upstream, upstream])
+    torch.testing.assert_close(layer.conv.weight.grad, weight.grad)
+    torch.testing.assert_close(x.grad, theirs.grad)
+
+
+def test_narrow_networks_train_channels_last_without_a_broken_heap() -> None:
+    program = """
+import torch
+from trifold.layers import PAPER_NUMERICS, ConvNorm, Window
+window = Window(kernel_size=1, stride=2, in_size=8)
+for channels in (2, 3, 4, 6):
+    layer = ConvNorm(channels, 12, window=window, numerics=PAPER_NUMERICS).to(memory_format=torch.channels_last)
+    for step in range(50):
+        x = torch.randn(2 + step % 7, channels, 8, 8).to(memory_format=torch.channels_last)
+        layer(x).sum().backward()
+        kept = [torch.empty(n % 97 + 1) for n in range(50)]
+print("whole")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "whole\n"), done.stderr
 
 
 @pytest.mark.parametrize("padding", PADDINGS)

@@ -142,6 +142,25 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+class EveryOther(nn.Module):
+    """Every `stride`-th pixel of each side, from the first: all that a 1x1 convolution of that stride reads."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels (height-1)//{self.stride}+1 (width-1)//{self.stride}+1"]:
+        """The pixels, in the memory format of x."""
+        return x[:, :, :: self.stride, :: self.stride]
+
+
+NARROW = 8
+"""Input channels below which a strided 1x1 convolution is one without a stride of `EveryOther` pixel: the weights'
+gradient of the former, channels last, writes beyond its memory on CPUs (torch 2.13; seen with 2 to 6 channels)."""
+
+
 class ConvNorm(nn.Module):
     """Padding where the window needs it, convolution, batch norm, activation: `pad`, `conv`, `norm`, `activation`."""
 
@@ -158,11 +177,14 @@ class ConvNorm(nn.Module):
         super().__init__()
         self.window = window
         self.pad, padding = _padding(window, numerics.padding)
+        narrow = window.kernel_size == 1 and window.stride > 1 and in_channels < NARROW
+        if narrow:
+            self.pad = EveryOther(window.stride)
         self.conv = nn.Conv2d(
             in_channels,
             out_channels,
             window.kernel_size,
-            stride=window.stride,
+            stride=1 if narrow else window.stride,
             padding=padding,
             groups=groups,
             bias=False,
