@@ -346,6 +346,29 @@ def test_the_command_searches_trains_and_reports(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "found" / "report.html").exists()
 
 
+def test_a_supernet_judges_and_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.toml").write_text(
+        "[every_stage]\nkernel_size = [3, 5]\nexpand_ratio = [1, 2]\nlayers = [-1, 0]\n"
+    )
+    words = [
+        "data", "--baseline", "tiny.toml", "--space", "space.toml", "--candidates", "3", "--short-epochs", "1",
+        "--evaluator", "supernet", "--set", "batch_size=16", "--out", "found", "--no-full", "--no-random", "--json",
+    ]  # fmt: skip
+    done = invoke(*words)
+    assert done.exit_code == 0, done.exception
+    supernet = tmp_path / "found" / "supernet"
+    weights = (supernet / "weights.safetensors").stat().st_mtime_ns
+    found = json.loads(done.stdout)["candidates"]
+    assert len(found) == 3
+    assert all(0 <= one["accuracy"] <= 100 and "run" not in one for one in found)
+    longer = invoke(*words, "--candidates", "4")
+    assert json.loads(longer.stdout)["candidates"][:3] == found
+    assert (supernet / "weights.safetensors").stat().st_mtime_ns == weights
+    assert "their part of a shared network" in (tmp_path / "found" / "report.html").read_text("utf-8")
+
+
 def test_a_folder_of_another_search_is_refused(trainings: Trainings, tmp_path: Path) -> None:
     write_study(tmp_path / "s", {"kind": "other"}, ABOUT)
     with pytest.raises(InvalidInput, match="holds a study that asks something else"):
