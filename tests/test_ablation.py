@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -310,3 +311,18 @@ def test_a_folder_that_is_no_study_is_one_line(
     assert isinstance(done.exception, InvalidData)
     assert message in str(done.exception)
     assert "\n" not in str(done.exception)
+
+
+def test_the_recorded_comparison_gives_the_numbers_that_its_readme_tells() -> None:
+    results = Path(__file__).parent.parent / "results" / "scaling_cifar"
+    kept = read_study(results / "ablation")
+    study = ablation_from(kept.question)
+    reached, told = findings(study, kept.found), (results / "README.md").read_text(encoding="utf-8")
+    assert reached.trained == reached.full == 33
+    for point, number in zip(study.comparison.points, study.numbers, strict=True):
+        mean, half = reached.measured[number].test
+        spent = point.candidate.cost.multiply_adds
+        row = rf"\| {point.kind} \| {point.factor:g} \| .* \| {spent:,} \| .* \| {mean:.2f} ± {half:.2f} \|"
+        assert re.search(row, told), row
+    for lead in reached.differences:
+        assert f"{lead.points:+.2f} ± {lead.half:.2f}, {lead.verdict}" in told
