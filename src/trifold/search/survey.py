@@ -7,7 +7,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from trifold.cost import cost
+from trifold.architecture import Architecture
+from trifold.cost import Cost, cost
 from trifold.errors import InvalidInput
 from trifold.search.reward import Limit, Target, broken
 from trifold.search.space import Measure, Space, Tokens, extreme
@@ -29,8 +30,15 @@ def measures_of(classes: int, channels: int, own: Mapping[str, Measure] | None =
         if name in COUNTED:
             raise InvalidInput(f"measure {name} is counted on the description; give your own another name")
 
+    last: list[tuple[Architecture, Cost]] = []
+
+    def spent(one: Architecture) -> Cost:  # several measures ask for the same candidate's
+        if not last or last[0][0] is not one:
+            last[:] = [(one, cost(one, num_classes=classes, in_channels=channels))]
+        return last[0][1]
+
     def counted(name: str) -> Measure:
-        return lambda one: float(getattr(cost(one, num_classes=classes, in_channels=channels), name))
+        return lambda one: float(getattr(spent(one), name))
 
     return {name: counted(name) for name in COUNTED} | dict(own)
 
