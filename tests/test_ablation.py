@@ -291,7 +291,11 @@ def test_a_plan_as_json_is_json(inputs: Path) -> None:
         (None, None, "study.json: cannot be read"),
         ("{", "", "study.json: must hold a study's question"),
         ("[]", "", "study.json: must hold a study's question"),
-        ('{"question": {"kind": "other"}, "about": {}}', "", "kind must be coefficients or ablation, got 'other'"),
+        (
+            '{"question": {"kind": "other"}, "about": {}}',
+            "",
+            "kind must be coefficients, ablation or search, got 'other'",
+        ),
         ('{"question": {}, "about": {}}', "", "the study's question is none of this version"),
         ('{"question": {"kind": "ablation"}, "about": {}}', "", "the study's question is none of this version"),
         (

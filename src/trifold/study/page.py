@@ -36,7 +36,7 @@ def draw(folder: str | Path) -> Path:
     """Makes the page anew from a study's folder alone and gives its path. Raises InvalidData as `read_study` does."""
     kept, path = read_study(folder), Path(folder) / PAGE
     try:
-        if kept.question["kind"] == "search":
+        if kept.question.get("kind") == "search":
             made = architecture_page(kept_search(Path(folder), kept), kept.about)
         else:
             made = page(_checked(folder, kept), kept.about, kept.found)
