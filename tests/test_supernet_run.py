@@ -25,7 +25,7 @@ from trifold.search import supernet_evaluate, supernet_file
 from trifold.search.space import Space, around
 from trifold.search.supernet import Supernet
 from trifold.search.supernet_evaluate import AtResolution, calibrate, calibration_batches, candidate, evaluate_candidate
-from trifold.search.supernet_run import RECORD, Trained, train_supernet
+from trifold.search.supernet_run import RECORD, TrainedSupernet, train_supernet
 from trifold.search.supernet_sandwich import Sandwich, drawn, outermost
 from trifold.train.folder import OtherRun
 from trifold.train.log import read_log
@@ -52,12 +52,12 @@ SEEN = ("log.jsonl", RECORD, "tensorboard", "weights.safetensors")
 MACHINE = Machine(threads=1, device="cpu", in_memory="yes", checkpoint_seconds=0.0)
 
 
-def trained(dataset: Dataset, folder: Path, *, space: Space = SPACE, **changes: object) -> Trained:
+def trained(dataset: Dataset, folder: Path, *, space: Space = SPACE, **changes: object) -> TrainedSupernet:
     return train_supernet(dataset, space, replace(RECIPE, **changes), folder=folder, machine=MACHINE)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def finished(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained]:
+def finished(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainedSupernet]:
     folder = tmp_path_factory.mktemp("supernets") / "finished"
     return folder, trained(digits, folder)
 
@@ -71,7 +71,9 @@ def assert_equal(one: nn.Module, other: nn.Module) -> None:
 # ---- training in a folder ----
 
 
-def test_the_folder_holds_log_weights_and_what_was_asked(digits: Dataset, finished: tuple[Path, Trained]) -> None:
+def test_the_folder_holds_log_weights_and_what_was_asked(
+    digits: Dataset, finished: tuple[Path, TrainedSupernet]
+) -> None:
     folder, (supernet, task) = finished
     assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == sorted(SEEN)
     entries = read_log(folder / "log.jsonl")
@@ -88,7 +90,7 @@ def test_the_folder_holds_log_weights_and_what_was_asked(digits: Dataset, finish
 
 
 def test_a_finished_one_is_read(
-    digits: Dataset, finished: tuple[Path, Trained], monkeypatch: pytest.MonkeyPatch
+    digits: Dataset, finished: tuple[Path, TrainedSupernet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, (supernet, task) = finished
     monkeypatch.setattr("trifold.search.supernet_run.run_epochs", None)
@@ -99,14 +101,14 @@ def test_a_finished_one_is_read(
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
-def test_another_question_is_refused(digits: Dataset, finished: tuple[Path, Trained], tmp_path: Path) -> None:
+def test_another_question_is_refused(digits: Dataset, finished: tuple[Path, TrainedSupernet], tmp_path: Path) -> None:
     folder, _ = finished
     begun = tmp_path / "begun"
     begun.mkdir()
     (begun / "log.jsonl").write_text((folder / "log.jsonl").read_text().splitlines()[0] + "\n")
     narrow = around(BASE, {"kernel_size": (3, 5)})
     for place in (folder, begun):
-        asks: list[Callable[[], Trained]] = [
+        asks: list[Callable[[], TrainedSupernet]] = [
             partial(trained, digits, place, epochs=3),
             partial(trained, digits, place, space=narrow),
             partial(train_supernet, digits, SPACE, RECIPE, folder=place, machine=MACHINE, seed=1),
@@ -133,7 +135,7 @@ def test_what_is_no_supernets_folder_is_refused(digits: Dataset, tmp_path: Path)
 
 
 def test_a_plain_runs_folder_and_a_supernets_are_not_mistaken(
-    digits: Dataset, finished: tuple[Path, Trained], tmp_path: Path
+    digits: Dataset, finished: tuple[Path, TrainedSupernet], tmp_path: Path
 ) -> None:
     plan = Plan(architecture=BASE, recipe=replace(QUICK, epochs=1))
     train(digits, plan, run_folder=tmp_path / "run")
@@ -144,7 +146,7 @@ def test_a_plain_runs_folder_and_a_supernets_are_not_mistaken(
 
 
 def test_lost_weights_are_trained_anew_and_damaged_ones_refused(
-    digits: Dataset, finished: tuple[Path, Trained], tmp_path: Path
+    digits: Dataset, finished: tuple[Path, TrainedSupernet], tmp_path: Path
 ) -> None:
     folder, (supernet, _) = finished
     copy = tmp_path / "copy"
@@ -158,7 +160,7 @@ def test_lost_weights_are_trained_anew_and_damaged_ones_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_weights_of_another_supernet_are_refused(finished: tuple[Path, Trained], tmp_path: Path) -> None:
+def test_weights_of_another_supernet_are_refused(finished: tuple[Path, TrainedSupernet], tmp_path: Path) -> None:
     other = Supernet(around(BASE, {"kernel_size": (3, 5)}), num_classes=10, in_channels=1)
     with pytest.raises(InvalidData, match="not the weights of this supernet: space must be") as caught:
         supernet_file.load(finished[0] / "weights.safetensors", other)
@@ -171,7 +173,7 @@ def test_weights_of_another_supernet_are_refused(finished: tuple[Path, Trained],
 
 
 def test_several_processes_and_other_threads_are_refused(
-    digits: Dataset, finished: tuple[Path, Trained], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digits: Dataset, finished: tuple[Path, TrainedSupernet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = (finished[0] / "log.jsonl").read_text().splitlines()[0]
     (tmp_path / "begun").mkdir()
@@ -210,7 +212,7 @@ def sit(folder: Path, disturb: Disturb | None = None) -> int | None:
 OPTIMISER, RENAME = "torch.optim:AdamW.step", "pathlib:Path.replace"
 
 
-def test_kills_change_no_bit(digits: Dataset, finished: tuple[Path, Trained], tmp_path: Path) -> None:
+def test_kills_change_no_bit(digits: Dataset, finished: tuple[Path, TrainedSupernet], tmp_path: Path) -> None:
     folder, (supernet, _) = finished
     copy = tmp_path / "killed"
     kills: tuple[Callable[[], None], ...] = (
@@ -234,7 +236,7 @@ def test_kills_change_no_bit(digits: Dataset, finished: tuple[Path, Trained], tm
 
 
 def test_a_signal_saves_and_stops(
-    digits: Dataset, finished: tuple[Path, Trained], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digits: Dataset, finished: tuple[Path, TrainedSupernet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original, count = torch.optim.AdamW.step, 0
 
@@ -280,7 +282,7 @@ def in_float64(network: nn.Module, images: Tensor) -> dict[str, tuple[Tensor, Te
     return found
 
 
-def test_statistics_are_the_mean_of_those_of_the_batches(finished: tuple[Path, Trained]) -> None:
+def test_statistics_are_the_mean_of_those_of_the_batches(finished: tuple[Path, TrainedSupernet]) -> None:
     supernet, task = finished[1]
     architecture = SPACE.architecture(tuple(i % 2 for i in range(len(SPACE.sizes))))
     network = candidate(supernet, architecture, task, batches=2)
@@ -304,14 +306,14 @@ def test_statistics_are_the_mean_of_those_of_the_batches(finished: tuple[Path, T
         assert not norm.training
 
 
-def test_fewer_images_than_a_batch_calibrate_all_the_same(finished: tuple[Path, Trained]) -> None:
+def test_fewer_images_than_a_batch_calibrate_all_the_same(finished: tuple[Path, TrainedSupernet]) -> None:
     task = finished[1].task
     assert [len(some) for some in calibration_batches(task, 99)] == [64, 64, 64]
     whole = replace(task, recipe=replace(task.recipe, batch_size=4096))
     assert [len(some) for some in calibration_batches(whole, 3)] == [len(task.train)]
 
 
-def test_an_accuracy_is_a_function_of_weights_and_task(finished: tuple[Path, Trained]) -> None:
+def test_an_accuracy_is_a_function_of_weights_and_task(finished: tuple[Path, TrainedSupernet]) -> None:
     supernet, task = finished[1]
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
     architecture, generator = SPACE.architecture((0,) * len(SPACE.sizes)), torch.get_rng_state()
@@ -327,7 +329,7 @@ def test_an_accuracy_is_a_function_of_weights_and_task(finished: tuple[Path, Tra
     assert found[0] == pytest.approx(float(right.double().mean()), abs=1e-12)
 
 
-def test_outputs_that_are_no_numbers_are_an_error_of_one_line(finished: tuple[Path, Trained]) -> None:
+def test_outputs_that_are_no_numbers_are_an_error_of_one_line(finished: tuple[Path, TrainedSupernet]) -> None:
     supernet, task = finished[1]
     broken = Supernet(SPACE, num_classes=10, in_channels=1)
     broken.load_state_dict(supernet.state_dict())
@@ -337,7 +339,7 @@ def test_outputs_that_are_no_numbers_are_an_error_of_one_line(finished: tuple[Pa
         evaluate_candidate(broken, broken.largest, task)
 
 
-def test_bad_input_to_an_evaluation_is_refused(finished: tuple[Path, Trained]) -> None:
+def test_bad_input_to_an_evaluation_is_refused(finished: tuple[Path, TrainedSupernet]) -> None:
     supernet, task = finished[1]
     with pytest.raises(InvalidInput, match="batches must be a whole number of at least 1, got 0"):
         evaluate_candidate(supernet, supernet.largest, task, batches=0)
@@ -364,7 +366,7 @@ def test_a_few_epochs_teach_candidates_of_every_size_and_resolution(tmp_path: Pa
     assert min(found) > 0.2, found
 
 
-def test_a_training_takes_the_objective_it_is_given(finished: tuple[Path, Trained]) -> None:
+def test_a_training_takes_the_objective_it_is_given(finished: tuple[Path, TrainedSupernet]) -> None:
     supernet, task = finished[1]
     sandwich = Sandwich(batches=1)
     training = Training(supernet, task, sandwich)

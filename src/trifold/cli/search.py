@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -81,11 +81,13 @@ def search(data: str, as_json: bool, **options: Any) -> None:
     _tell(done, options["out"], as_json=as_json)
 
 
-class _Plan:
-    """What a search asks, as far as it is known without torch."""
+class _Plan(NamedTuple):
+    """What a search asks, as far as it is known without torch; own: the user's measures."""
 
-    def __init__(self, space: Space, targets: tuple[Target, ...], limits: tuple[Limit, ...], own: dict[str, Measure]):
-        self.space, self.targets, self.limits, self.own = space, targets, limits, own
+    space: Space
+    targets: tuple[Target, ...]
+    limits: tuple[Limit, ...]
+    own: Mapping[str, Measure]
 
 
 def _plan(seen: Glimpse, recipe: Recipe, options: Mapping[str, Any], *, as_json: bool) -> _Plan:

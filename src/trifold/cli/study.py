@@ -308,7 +308,6 @@ def _run(
     planned: given classes, channels and about how many images train, says what is to be trained; called before torch is
     loaded where a first look at the data is enough, and again where that look was wrong.
     """
-    from contextlib import suppress
     from pathlib import Path
 
     from trifold.data.glimpse import glimpse
@@ -319,10 +318,10 @@ def _run(
         return None
     from trifold.claimed import Common
     from trifold.data.sources import open_data
-    from trifold.study.folder import write_study
+    from trifold.study.folder import open_in, write_study
     from trifold.study.run import run_study
     from trifold.train.machine import Machine
-    from trifold.trials import finished, load_study, open_study
+    from trifold.trials import finished, load_study
 
     storage = storage_of(options)
     dataset = open_data(data, skip_bad=options["skip_bad"])
@@ -345,15 +344,7 @@ def _run(
         write_study(folder, study.question, about)
         found: Mapping[Job, Trained] = finished(trials)
     else:
-        made = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            trials = open_study(storage, study.question, pruner=study.pruner)
-        except InvalidInput:
-            if made:
-                with suppress(OSError):
-                    folder.rmdir()
-            raise
+        trials = open_in(folder, storage, study.question, pruner=study.pruner)
         write_study(folder, study.question, about)
         machine = Machine(threads=options["threads"], inexact=options["inexact"])
         found = run_study(study, dataset, trials, folder=folder, machine=machine, shown=_shown(study, folder))

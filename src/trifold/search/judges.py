@@ -12,7 +12,7 @@ from trifold.data.dataset import Dataset
 from trifold.search.question import Search
 from trifold.search.run import Evaluate
 from trifold.search.supernet_evaluate import evaluate_candidate
-from trifold.search.supernet_run import Trained as TrainedSupernet
+from trifold.search.supernet_run import TrainedSupernet
 from trifold.train.assemble import Progress
 from trifold.train.machine import Machine
 from trifold.train.record import Plan

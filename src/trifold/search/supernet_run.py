@@ -57,7 +57,7 @@ RECORD = "supernet.json"
 SANDWICH = Sandwich()
 
 
-class Trained(NamedTuple):
+class TrainedSupernet(NamedTuple):
     """A trained supernet, and the task whose minival its candidates are evaluated on, with the images at hand."""
 
     supernet: Supernet
@@ -127,7 +127,7 @@ def train_supernet(
     sandwich: Sandwich = SANDWICH,
     machine: Machine | None = None,
     progress: Progress | None = None,
-) -> Trained:
+) -> TrainedSupernet:
     """Trains the supernet of a space and leaves a folder: log, weights, `supernet.json`, TensorBoard's events.
 
     One that was begun there goes on, bit for bit as if it had never stopped; a finished one is read. The weights are
@@ -159,7 +159,7 @@ def train_supernet(
             return _train(sitting)
         logger.info("%s holds this supernet already", printable(sitting.folder))
         task = _task(sitting, held=bool(record["result"]["decided"]["held"]))
-        return Trained(_read(sitting, task), task)
+        return TrainedSupernet(_read(sitting, task), task)
 
 
 def _finished(sitting: _Sitting) -> dict[str, Any] | None:
@@ -211,7 +211,7 @@ def _read(sitting: _Sitting, task: Task) -> Supernet:
     return supernet.to(task.device)
 
 
-def _train(sitting: _Sitting) -> Trained:
+def _train(sitting: _Sitting) -> TrainedSupernet:
     """Trains from wherever the folder stands."""
     folder, machine = sitting.folder, sitting.machine
     begun = begun_run(folder, sitting.id)
@@ -229,7 +229,7 @@ def _train(sitting: _Sitting) -> Trained:
             clear_unfinished(folder)
             start, length = begun or _begin(sitting, task, now)
             _run(sitting, task, start, length)
-        return Trained(_read(sitting, task), task)
+        return TrainedSupernet(_read(sitting, task), task)
 
 
 def _begin(sitting: _Sitting, task: Task, now: dict[str, Any]) -> tuple[dict[str, Any], int]:

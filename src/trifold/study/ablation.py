@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import optuna
 
 from trifold.architecture import Architecture
 from trifold.claimed import Common
 from trifold.errors import InvalidInput
-from trifold.study.choose import Score, half_of_difference, mean_and_interval, seed_noise, verdict
+from trifold.study.choose import Score, half_of_difference, seed_noise, verdict
 from trifold.study.comparison import FOUND, SINGLE, Comparison, comparison_from_dict, comparison_to_dict, different
+from trifold.study.measured import Measured, measure
 from trifold.trials import Job, Trained
 
 
@@ -88,16 +88,6 @@ def ablation_from(question: Mapping[str, Any]) -> Ablation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """A network's accuracies in percent: each mean with half its 95 % interval. seconds: the mean training's."""
-
-    seeds: int
-    minival: tuple[float, float]
-    test: tuple[float, float]
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """How much better on test, in points, `kind` is than `other` at one factor; half: of its 95 % interval.
 
@@ -134,7 +124,7 @@ class Findings:
 
 def findings(ablation: Ablation, found: Mapping[Job, Trained]) -> Findings:
     """The means, and the differences between kinds where both were trained."""
-    measured = {number: _measured(found, number) for number in sorted({number for number, _ in found})}
+    measured = measure(found)
     scores = [Score(candidate=number, seed=seed, score=one.facts["test"]) for (number, seed), one in found.items()]
     noise = seed_noise(scores)
     return Findings(
@@ -150,16 +140,6 @@ def reference(ablation: Ablation) -> str | None:
     """The kind that the others are compared with."""
     kinds = [point.kind for point in ablation.comparison.points if point.sweep is None]
     return next((kind for kind in (FOUND, "compound", "fast", *SINGLE, *kinds) if kind in kinds), None)
-
-
-def _measured(found: Mapping[Job, Trained], number: int) -> Measured:
-    ones = [one for (network, _), one in found.items() if network == number]
-    return Measured(
-        seeds=len(ones),
-        minival=mean_and_interval([one.score for one in ones]),
-        test=mean_and_interval([one.facts["test"] for one in ones]),
-        seconds=float(np.mean([one.facts["seconds"] for one in ones])),
-    )
 
 
 def _differences(ablation: Ablation, measured: Mapping[int, Measured], noise: float | None) -> tuple[Difference, ...]:

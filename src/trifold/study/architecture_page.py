@@ -220,7 +220,7 @@ def contested(searched: Searched, contest: Contest, reached: Outcome) -> Table:
                 Value(str(got.seeds), got.seeds),
                 Value(plus_minus(*got.minival), got.minival[0]),
                 Value(plus_minus(*got.test), got.test[0]),
-                Value(f"{got.worth:.2f}", got.worth),
+                Value(f"{reached.worth[number]:.2f}", reached.worth[number]),
                 _NONE if entrant.estimate is None else Value(f"{entrant.estimate:.2f}", entrant.estimate),
                 Value(str(network.num_blocks), network.num_blocks),
                 Value(str(network.resolution), network.resolution),

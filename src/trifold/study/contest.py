@@ -22,8 +22,10 @@ from trifold.scaling import PAPER, Multipliers, scale
 from trifold.search.question import Search
 from trifold.search.reward import reward
 from trifold.search.run import Found, ranked
-from trifold.study.choose import half_of_difference, mean_and_interval, pooled_noise, verdict
+from trifold.search.survey import COUNTED
+from trifold.study.choose import half_of_difference, pooled_noise, verdict
 from trifold.study.directions import EQUAL, equal_cost
+from trifold.study.measured import Measured, measure
 from trifold.trials import Job, Trained
 
 FOUND, RANDOM, BASELINE, SAMPLE = "found", "random", "baseline", "sample"
@@ -245,16 +247,6 @@ class Rank(NamedTuple):
         return "ranks" if self.low > 0 else "is not shown to rank"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """An entrant's accuracies in percent: each mean with half its 95 % interval. worth: its reward by minival."""
-
-    seeds: int
-    minival: tuple[float, float]
-    test: tuple[float, float]
-    worth: float
-
-
 class Difference(NamedTuple):
     """How much better on test, in points, the found network is than the other's; half: of its 95 % interval.
 
@@ -274,12 +266,14 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What the full trainings say. chosen: each role's best entrant by its reward on minival, where it has one.
+    """What the full trainings say. measured, worth: of each entrant by number; worth: its reward by minival.
 
+    chosen: each role's best entrant by that, where it has one.
     differences: of the found network to random search's and the baseline; their intervals hold together (Bonferroni).
     """
 
     measured: Mapping[int, Measured]
+    worth: Mapping[int, float]
     chosen: Mapping[str, int]
     differences: tuple[Difference, ...]
     rank: Rank | None
@@ -288,32 +282,29 @@ class Outcome:
 
 def outcome(search: Search, contest: Contest, full: Found) -> Outcome:
     """What is known so far of the entrants; full: their trainings."""
-    measured: dict[int, Measured] = {}
-    for number, entrant in enumerate(contest.entrants):
-        ones = [one for (other, _), one in full.items() if other == number]
-        if ones:
-            minival = mean_and_interval([one.score for one in ones])
-            spent = cost(entrant.architecture, num_classes=search.common.classes, in_channels=search.common.channels)
-            costs = {name: float(getattr(spent, name)) for name in ("multiply_adds", "parameters", "activations")}
-            targets = [target for target in search.targets if target.measure in costs]
-            measured[number] = Measured(
-                seeds=len(ones),
-                minival=minival,
-                test=mean_and_interval([one.facts["test"] for one in ones]),
-                worth=reward(minival[0], costs, targets),
-            )
+    measured = measure(full)
+    worth = {number: _worth(search, contest.entrants[number], one) for number, one in measured.items()}
     chosen = {}
     for role in (FOUND, RANDOM, BASELINE):
         ones_of = [n for n, one in enumerate(contest.entrants) if role in one.roles and n in measured]
         if ones_of:
-            chosen[role] = max(ones_of, key=lambda n: measured[n].worth)
+            chosen[role] = max(ones_of, key=worth.__getitem__)
     return Outcome(
         measured=measured,
+        worth=worth,
         chosen=chosen,
         differences=_differences(measured, chosen, full),
         rank=_rank(contest, full),
         to_come=contest.to_come(full),
     )
+
+
+def _worth(search: Search, entrant: Entrant, one: Measured) -> float:
+    """The reward of an entrant by its mean on minival."""
+    spent = cost(entrant.architecture, num_classes=search.common.classes, in_channels=search.common.channels)
+    costs = {name: float(getattr(spent, name)) for name in COUNTED}
+    targets = [target for target in search.targets if target.measure in costs]
+    return reward(one.minival[0], costs, targets)
 
 
 def _differences(measured: Mapping[int, Measured], chosen: Mapping[str, int], full: Found) -> tuple[Difference, ...]:

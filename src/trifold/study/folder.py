@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import optuna
+
 from trifold.data.decode import printable
-from trifold.errors import InvalidData
+from trifold.errors import InvalidData, InvalidInput
 from trifold.train.record import write_atomic
-from trifold.trials import Job, Trained
+from trifold.trials import Job, Storage, Trained, open_study
 
 STUDY, RECORDS, PAGE = "study.json", "records.jsonl", "report.html"
 """What was asked; a line a training; the page that is made of both."""
@@ -30,6 +32,21 @@ class Kept(NamedTuple):
     question: dict[str, Any]
     about: dict[str, Any]
     found: dict[Job, Trained]
+
+
+def open_in(
+    folder: Path, storage: Storage, question: Mapping[str, Any], *, pruner: optuna.pruners.BasePruner | None = None
+) -> optuna.Study:
+    """Makes the folder and opens the study, as `trials.open_study` does; where that refuses, no new folder is left."""
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return open_study(storage, question, pruner=pruner)
+    except InvalidInput:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def write_study(folder: Path, question: Mapping[str, Any], about: Mapping[str, Any], *, renewed: bool = False) -> None:

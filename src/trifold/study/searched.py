@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +73,9 @@ class Extent:
     rules: Rules | None
     recipe: Recipe
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Extent:
-        """What `to_dict` gave."""
+        """What `dataclasses.asdict` made plain values of."""
         rules = None if data["rules"] is None else Rules(**data["rules"])
         return cls(candidates=data["candidates"], beside=data["beside"], rules=rules, recipe=from_dict(data["recipe"]))
 

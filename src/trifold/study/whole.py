@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,13 @@ import optuna
 from trifold.architecture import to_toml
 from trifold.claimed import Shown
 from trifold.data.dataset import Dataset
-from trifold.errors import InvalidInput
 from trifold.report.markup import duration
 from trifold.search.judges import by_supernet, by_training
 from trifold.search.question import Search
 from trifold.search.run import Evaluate, Found, Length, ranked, run_search, spent
 from trifold.search.space import Measure
-from trifold.search.supernet_run import Trained as TrainedSupernet
-from trifold.search.supernet_run import train_supernet
-from trifold.study.folder import write_records, write_study
+from trifold.search.supernet_run import TrainedSupernet, train_supernet
+from trifold.study.folder import open_in, write_records, write_study
 from trifold.study.page import draw
 from trifold.study.run import run_study
 from trifold.study.searched import BESIDE, Extent, Searched, full_name, standing
@@ -68,15 +66,7 @@ class Sitting:
 
         Raises InvalidInput if the storage or the folder cannot be used, or asks something else; what trainings raise.
         """
-        made = not self.folder.exists()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            trials = open_study(self.storage, self.search.question)
-        except InvalidInput:
-            if made:
-                with suppress(OSError):
-                    self.folder.rmdir()
-            raise
+        trials = open_in(self.folder, self.storage, self.search.question)
         self._begin(about)
         length = Length(candidates=self.extent.candidates)
         self.found = self._searched(self.search, trials, length, self._shown("found", "candidate"))
@@ -137,7 +127,7 @@ class Sitting:
         return replace(self.storage, name=f"{self.storage.name}-{name}")
 
     def _begin(self, about: Mapping[str, Any]) -> None:
-        write_study(self.folder, self.search.question, {**about, "extent": self.extent.to_dict()}, renewed=True)
+        write_study(self.folder, self.search.question, {**about, "extent": asdict(self.extent)}, renewed=True)
 
     def _searched(self, search: Search, trials: optuna.Study, length: Length, shown: Shown) -> Found:
         return run_search(search, trials, self._evaluate(), measures=self.measures, length=length, shown=shown)
