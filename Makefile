@@ -26,7 +26,7 @@ test: .venv/test.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m 'not slow' --durations=10
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile --durations=10
 
 slow: .venv/test.stamp
 	$(BIN)/python -m pytest -m slow --durations=10

@@ -73,6 +73,18 @@ def make_inputs(folder: Path) -> Path:
     return folder
 
 
+def make_other(folder: Path) -> Path:
+    """Writes 80 images of two other classes below the folder and gives their folder."""
+    rng = np.random.default_rng(1)
+    for label, name in enumerate(("left", "right")):
+        (folder / "other" / name).mkdir(parents=True)
+        for i in range(40):
+            pixels = rng.integers(0, 100, (8, 8))
+            pixels[:, 4 * label : 4 * label + 4] += 120
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / "other" / name / f"{i:02}.png")
+    return folder / "other"
+
+
 def arguments(inputs: Path, run: Path, *more: str, held: bool = True) -> list[str]:
     """The command line of the training, whose checkpoints follow each step; `more` comes last and so wins."""
     recipe = [part for name, value in RECIPE.items() for part in ("--set", f"{name}={value}")]

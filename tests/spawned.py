@@ -16,8 +16,8 @@ from tests.tasks import Watching, steady_network, task_of
 from trifold.data.digits import open_digits
 from trifold.data.images import Images
 from trifold.data.loader import Held
-from trifold.data.preprocessing import plain
 from trifold.errors import Failed, InvalidInput
+from trifold.preprocessing import plain
 from trifold.train import loop
 from trifold.train.evaluate import predictions
 from trifold.train.loop import Training, run_epochs

@@ -9,9 +9,9 @@ from tests.tiny import TINY
 from trifold.data.dataset import Dataset
 from trifold.data.images import load, normalise
 from trifold.data.loader import Held
-from trifold.data.preprocessing import plain
 from trifold.data.split import split
 from trifold.network import Network, Numerics, build
+from trifold.preprocessing import plain
 from trifold.train.loop import Epoch, Step, Training, run_epochs
 from trifold.train.recipe import Recipe
 from trifold.train.task import Task

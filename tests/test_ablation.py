@@ -231,8 +231,8 @@ def test_the_command_trains_compares_and_reports(inputs: Path, tmp_path: Path) -
     assert CliRunner().invoke(report, [str(tmp_path)]).exit_code == 0
     assert page.read_text(encoding="utf-8") == text
     for run in (one.facts["run"] for one in kept.found.values()):
-        assert f'href="runs/{run}/report.html"' in text
-        assert (tmp_path / "runs" / run / "report.html").exists()
+        assert f'href="{run}/report.html"' in text
+        assert (tmp_path / run / "report.html").exists()
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_a_plan_as_json_is_json(inputs: Path) -> None:
         (
             '{"question": {"kind": "other"}, "about": {}}',
             "",
-            "kind must be coefficients, ablation or search, got 'other'",
+            "kind must be coefficients, ablation, transfer, search or miniature, got 'other'",
         ),
         ('{"question": {}, "about": {}}', "", "the study's question is none of this version"),
         ('{"question": {"kind": "ablation"}, "about": {}}', "", "the study's question is none of this version"),
@@ -317,16 +317,22 @@ def test_a_folder_that_is_no_study_is_one_line(
     assert "\n" not in str(done.exception)
 
 
-def test_the_recorded_comparison_gives_the_numbers_that_its_readme_tells() -> None:
+@pytest.mark.parametrize(("name", "trainings"), [("ablation", 33), ("mobilenet", 15)])
+def test_the_recorded_comparisons_give_the_numbers_that_their_readme_tells(name: str, trainings: int) -> None:
     results = Path(__file__).parent.parent / "results" / "scaling_cifar"
-    kept = read_study(results / "ablation")
+    kept = read_study(results / name)
     study = ablation_from(kept.question)
     reached, told = findings(study, kept.found), (results / "README.md").read_text(encoding="utf-8")
-    assert reached.trained == reached.full == 33
-    for point, number in zip(study.comparison.points, study.numbers, strict=True):
+    assert reached.trained == reached.full == trainings
+    rows = [("baseline", 1.0, study.comparison.baseline, 0)]
+    rows += [
+        (one.kind, one.factor, one.candidate, number)
+        for one, number in zip(study.comparison.points, study.numbers, strict=True)
+    ]
+    for kind, factor, candidate, number in rows:
         mean, half = reached.measured[number].test
-        spent = point.candidate.cost.multiply_adds
-        row = rf"\| {point.kind} \| {point.factor:g} \| .* \| {spent:,} \| .* \| {mean:.2f} ± {half:.2f} \|"
+        spent = candidate.cost.multiply_adds
+        row = rf"\| {kind} \| {factor:g} \| .* \| {spent:,} \| .* \| {mean:.2f} ± {half:.2f} \|"
         assert re.search(row, told), row
     for lead in reached.differences:
         assert f"{lead.points:+.2f} ± {lead.half:.2f}, {lead.verdict}" in told

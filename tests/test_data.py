@@ -24,10 +24,10 @@ from trifold.data.dataset import Dataset, Sample
 from trifold.data.digits import open_digits
 from trifold.data.folder import open_folder
 from trifold.data.images import Images, load, measured, normalise, to_pixels
-from trifold.data.preprocessing import from_dict, plain
 from trifold.data.sources import open_data
 from trifold.data.split import split
 from trifold.errors import InvalidData, InvalidInput
+from trifold.preprocessing import from_dict, plain
 
 
 def picture(seed: int, mode: str = "RGB", size: tuple[int, int] = (12, 10)) -> Image.Image:

@@ -23,7 +23,6 @@ from trifold import architecture, weights
 from trifold.cli.doctor import doctor
 from trifold.data.dataset import Dataset, Sample
 from trifold.data.images import normalise, to_pixels
-from trifold.data.preprocessing import STANDARD, plain
 from trifold.data.sources import open_data
 from trifold.doctor import history, images, norms
 from trifold.doctor.case import Case, open_case
@@ -35,10 +34,11 @@ from trifold.doctor.start import start_of
 from trifold.errors import InvalidData, InvalidInput
 from trifold.layers import PAPER_NUMERICS
 from trifold.network import build
+from trifold.preprocessing import STANDARD, plain
 from trifold.train.folder import RECORD
 from trifold.train.record import Plan, Record, read_record, write_record
 from trifold.train.run import train
-from trifold.train.transfer import load_pretrained, pretrained
+from trifold.weights.loading import load_pretrained, pretrained
 
 __all__ = ["digits", "finished"]  # fixtures
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from tests.tasks import Watching
 from tests.tiny import QUICK, TINY
@@ -20,9 +22,9 @@ from trifold.data.dataset import Dataset
 from trifold.data.folder import open_folder
 from trifold.data.images import load
 from trifold.data.loader import Crops, Files, Held
-from trifold.data.preprocessing import Preprocessing, plain
-from trifold.errors import InvalidData
+from trifold.errors import Failed, InvalidData
 from trifold.network import Network, build
+from trifold.preprocessing import Preprocessing, plain
 from trifold.train.loop import Step, Training, run_epochs
 from trifold.train.machine import Machine
 from trifold.train.record import Plan
@@ -111,6 +113,25 @@ def test_a_file_that_goes_bad_is_named_in_one_line(
     assert len(next(batches)) == len(next(batches)) == 8  # what comes before it is not lost
     with pytest.raises(InvalidData, match=f"^{re.escape(str(bad))}: {says}$"):
         list(batches)
+
+
+def test_a_connection_that_breaks_before_its_workers_death_is_heard_of_names_the_death(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tell(*_: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    def broken(*_: object) -> Iterator[Tensor]:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)  # as torch tells it: by a signal that comes at any time
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(DataLoader, "__iter__", broken)
+    before = signal.signal(signal.SIGALRM, tell)
+    try:
+        with pytest.raises(Failed, match=r"worker that decodes images was lost: .*pid 7.*; the same command goes on"):
+            list(files(dataset).batches([torch.arange(2)]))
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_no_batches_are_no_work(dataset: Dataset) -> None:

@@ -17,7 +17,7 @@ from tests.tiny import QUICK, digits
 from trifold.data.dataset import Dataset
 from trifold.data.images import Images
 from trifold.data.loader import Held
-from trifold.data.preprocessing import plain
+from trifold.preprocessing import plain
 from trifold.train import loop
 from trifold.train.evaluate import probabilities
 from trifold.train.loop import (

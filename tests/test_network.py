@@ -17,9 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from trifold import baselines
 from trifold.architecture import Architecture, Head, Stage, Stem
 from trifold.cost import cost
+from trifold.create import create_model
 from trifold.errors import InvalidInput
 from trifold.layers import PADDINGS, TORCH_NUMERICS, DropPath, Numerics
-from trifold.network import Network, build, create_model, drop_path_rates
+from trifold.network import Network, build, drop_path_rates
 
 
 @pytest.fixture(autouse=True)
@@ -381,7 +382,7 @@ def test_export_takes_any_batch_and_size_under_dynamic_same_padding() -> None:
 COMPILE = """
     import sys, torch
     from trifold import architecture
-    from trifold.network import create_model
+    from trifold.create import create_model
     network = create_model(architecture.from_dict({architecture!r}), num_classes=3, seed=0).eval()
     torch.set_num_threads(1)
     x = torch.randn(2, 3, 33, 32)

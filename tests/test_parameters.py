@@ -12,8 +12,9 @@ from trifold.architecture import Architecture, Head, Stage, Stem
 from trifold.baselines import find
 from trifold.errors import InvalidInput
 from trifold.network import Network, build
-from trifold.train.parameters import make_optimizer, parameter_groups, row_depths, row_of, set_mode
+from trifold.train.parameters import make_optimizer, parameter_groups, row_depths, set_mode
 from trifold.train.recipe import Recipe
+from trifold.weights.layouts import row_of
 
 SMALL = Architecture(
     name="small",

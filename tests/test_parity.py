@@ -1,6 +1,6 @@
 """Our networks beside timm's and torchvision's: equal tensors give equal outputs, whichever side they come from."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +10,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from tests.peers import error, images, randomise
 from trifold import baselines
 from trifold._torchvision import torchvision
 from trifold.layers import TORCH_NUMERICS, Numerics
 from trifold.network import Network, build
-from trifold.weights import from_timm, from_torchvision, timm_names, to_timm, to_torchvision
-
-Converter = Callable[..., dict[str, Tensor]]
+from trifold.weights import exported, imported, names
 
 TF = Numerics(bn_eps=1e-3, bn_momentum=0.1, padding="same")
 TORCHVISION_TF = Numerics(bn_eps=1e-3, bn_momentum=0.01, padding="symmetric")
@@ -56,12 +55,10 @@ class Peer:
         return network.to_empty(device=device).eval()
 
     def from_peer(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        convert: Converter = from_timm if self.library == "timm" else from_torchvision
-        return convert(state_dict, baselines.find(self.net))
+        return imported(state_dict, baselines.find(self.net), self.library)
 
     def to_peer(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        convert: Converter = to_timm if self.library == "timm" else to_torchvision
-        return convert(state_dict, baselines.find(self.net))
+        return exported(state_dict, baselines.find(self.net), self.library)
 
     def ours(self) -> Network:
         """Our network, its tensors not yet given values."""
@@ -109,49 +106,6 @@ OTHERS = [
 
 def named(peer: Peer) -> str:
     return f"{peer.library}-{peer.name}"
-
-
-def images(size: tuple[int, int], *, seed: int = 0, batch: int = 2) -> Tensor:
-    return torch.randn((batch, 3, *size), generator=torch.Generator().manual_seed(seed))
-
-
-@torch.no_grad()
-def randomise(network: nn.Module, *, seed: int) -> None:
-    """Gives every tensor random values, batch-norm statistics too, under which 50 layers neither vanish nor overflow.
-
-    The statistics are those of random images, each mean moved by a normal third of a deviation and each variance
-    multiplied by 0.5 to 2: wide enough that a wrong epsilon, order or padding shows.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            fan_in = module.weight[0].numel()
-            bound = (6 / fan_in) ** 0.5
-            module.weight.uniform_(-bound, bound, generator=generator)
-            if module.bias is not None:
-                module.bias.normal_(0, 0.5, generator=generator)
-        elif isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.weight.uniform_(0.5, 1.5, generator=generator)
-            module.bias.normal_(0, 0.3, generator=generator)
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.train().momentum = 1.0
-    network(images((64, 64), seed=seed + 1, batch=4))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.eval().momentum = momentum
-        mean, variance = norm.running_mean, norm.running_var
-        assert mean is not None
-        assert variance is not None
-        deviation = variance.sqrt()
-        mean.add_(deviation * torch.randn(mean.shape, generator=generator) / 3)
-        variance.mul_(0.5 * 4 ** torch.rand(variance.shape, generator=generator)).add_(0.01)
-
-
-def error(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference over the largest value of the peer."""
-    return float(((ours - theirs).abs().max() / theirs.abs().max()).detach())
 
 
 def check_outputs(ours: nn.Module, theirs: nn.Module, batch: Tensor, limit: float) -> float:
@@ -262,10 +216,10 @@ def test_one_training_step_has_timms_gradients_and_running_statistics() -> None:
     assert error(*outputs) <= 1e-6
     for logits in outputs:
         nn.functional.cross_entropy(logits, labels).backward()
-    names = timm_names(ours.architecture)
+    renamed = names(ours.architecture, "timm")
     gradients = dict(theirs.named_parameters())
     for name, parameter in ours.named_parameters():
-        expected = gradients[names[name]].grad
+        expected = gradients[renamed[name]].grad
         assert parameter.grad is not None
         assert expected is not None
         assert parameter.grad.abs().max() > 0
@@ -273,7 +227,7 @@ def test_one_training_step_has_timms_gradients_and_running_statistics() -> None:
     statistics = theirs.state_dict()
     for name, tensor in ours.state_dict().items():
         if "running" in name:
-            assert error(tensor, statistics[names[name]]) <= 1e-6, name
+            assert error(tensor, statistics[renamed[name]]) <= 1e-6, name
 
 
 def real_b4(weights: Path) -> Network:

@@ -19,8 +19,8 @@ from trifold.architecture import to_toml
 from trifold.data.dataset import Dataset
 from trifold.data.images import Images
 from trifold.data.loader import Held
-from trifold.data.preprocessing import plain
 from trifold.errors import InvalidInput
+from trifold.preprocessing import plain
 from trifold.train.assemble import make_network
 from trifold.train.log import read_log
 from trifold.train.loop import Training

@@ -24,11 +24,11 @@ from trifold.cost import cost
 from trifold.data.dataset import Dataset
 from trifold.data.folder import open_folder
 from trifold.data.images import load
-from trifold.data.preprocessing import plain
 from trifold.data.sources import open_data
 from trifold.data.split import split
 from trifold.errors import InvalidData, InvalidInput
 from trifold.network import build
+from trifold.preprocessing import plain
 from trifold.train.evaluate import evaluation, probabilities
 from trifold.train.fit import default_network, scale_to_budget, train_scaled
 from trifold.train.folder import CHECKPOINTS, EVENTS, FILES, LOCK, OtherRun

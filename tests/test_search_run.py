@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trifold.architecture import Architecture, Head, Stage, Stem
 from trifold.claimed import Common
@@ -20,7 +22,7 @@ from trifold.cost import cost
 from trifold.errors import InvalidInput
 from trifold.search.question import Search, question_from
 from trifold.search.reward import Limit, Target, reward
-from trifold.search.run import Evaluate, Length, front, proposal, ranked, run_search, spent
+from trifold.search.run import Evaluate, Length, first_for, front, proposal, ranked, run_search, spent
 from trifold.search.samplers import SAMPLERS
 from trifold.search.space import around
 from trifold.search.survey import measures_of, survey, within
@@ -172,6 +174,16 @@ def test_an_equal_network_is_not_trained_twice(tmp_path: Path) -> None:
     assert len(ranked(found)) == len(networks)
 
 
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_other_choices_of_a_known_network_are_proposed_when_nothing_else_is_left(sampler: str, tmp_path: Path) -> None:
+    two = around(
+        replace(BASELINE, stages=BASELINE.stages[:2]), {"skip": (True, False), "layers": (-1,), "kernel_size": (3, 5)}
+    )
+    networks = {two.architecture(tokens) for tokens in itertools.product(*map(range, two.sizes))}
+    found = go(asked(space=two, sampler=sampler, limits=()), tmp_path, Planted(), Length(candidates=len(networks) + 2))
+    assert ["same" in one.facts for one in found.values()] == [False] * len(networks) + [True] * 2
+
+
 def test_a_search_may_end_by_what_it_has_spent(tmp_path: Path) -> None:
     search = asked(sampler="random")
     whole = go(search, tmp_path, Planted(), Length(candidates=10))
@@ -300,3 +312,22 @@ print(size(space).choices == 648**7, "torch" in sys.modules, "numpy" in sys.modu
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False", "False"]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 40), st.sets(st.integers(0, 7)), st.data())
+def test_what_has_cost_enough_is_the_first_candidates_whoever_finished_when(
+    costs: list[int], spend: int, absent: set[int], data: st.DataObject
+) -> None:
+    everything = {
+        (number, 0): Trained(score=1, facts={"costs": {"multiply_adds": cost}}) for number, cost in enumerate(costs)
+    }
+    order = data.draw(st.permutations(sorted(everything)))
+    found = {job: everything[job] for job in order if job[0] not in absent}
+    sums = list(itertools.accumulate(costs))
+    needed = next((place + 1 for place, total in enumerate(sums) if total >= spend), None)
+    if needed is None or absent & set(range(needed)):
+        assert first_for(found, spend) is None
+    else:
+        taken = first_for(found, spend)
+        assert taken is not None
+        assert [number for number, _ in taken] == list(range(needed))

@@ -26,18 +26,32 @@ from trifold.cli import search as command
 from trifold.cli.study import report
 from trifold.cost import cost
 from trifold.errors import Failed, InvalidInput
+from trifold.search.judges import by_training
 from trifold.search.question import EVALUATORS
-from trifold.search.run import ranked, spent
+from trifold.search.reward import Target
+from trifold.search.run import Length, ranked, run_search, spent
 from trifold.search.samplers import SAMPLERS
 from trifold.study.architecture_page import answered, architecture_notes, architecture_page
-from trifold.study.contest import BASELINE, FOUND, RANDOM, SAMPLE, Rules, at_cost, contest_from, make_contest, rank
+from trifold.study.contest import (
+    BASELINE,
+    FOUND,
+    RANDOM,
+    SAMPLE,
+    Rules,
+    at_cost,
+    contest_from,
+    make_contest,
+    outcome,
+    rank,
+)
 from trifold.study.folder import read_study, write_study
 from trifold.study.page import draw
 from trifold.study.searched import Extent, Searched, kept_search
 from trifold.study.whole import Sitting
 from trifold.train.assemble import Progress
 from trifold.train.loop import Diverged, Epoch
-from trifold.trials import NoStudy, Storage
+from trifold.train.recipes import find_recipe
+from trifold.trials import NoStudy, Storage, open_study
 
 
 class Trainings:
@@ -45,17 +59,19 @@ class Trainings:
 
     def __init__(self) -> None:
         self.names: list[str] = []
+        self.epochs: list[int] = []
         self.dies_at: int | None = None
-        self.failing: frozenset[str] = frozenset()
+        self.failing: frozenset[int] = frozenset()
 
     def train(
         self, _: Any, plan: Any, *, run_folder: Path, after_epoch: Callable[[Sequence[Epoch]], None], **more: Any
     ) -> Any:
-        assert more.keys() == {"machine", "progress"}
+        assert more.keys() == {"machine", "pretrained", "progress"}
         if len(self.names) == self.dies_at:
             raise Failed("the lights went out")
         self.names.append(run_folder.name)
-        if plan.architecture.name in self.failing:
+        self.epochs.append(plan.recipe.epochs)
+        if len(self.names) - 1 in self.failing:
             raise Diverged("the loss is nan")
         full = planted(plan.architecture) + 0.3 * plan.seed
         share = (full if plan.recipe.epochs > 2 else full / 1.5) / 100
@@ -162,8 +178,31 @@ def test_a_search_that_died_often_gives_the_same_records(
         assert (tmp_path / "often" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_what_other_workers_finished_meanwhile_changes_nothing(trainings: Trainings, tmp_path: Path) -> None:
+    done = sitting(tmp_path / "s").go(ABOUT)
+    one = sitting(tmp_path / "s")
+    beside = replace(one.search, sampler="random")
+    trials = open_study(replace(one.storage, name="study-random"), beside.question)
+    judge = by_training(beside, one.dataset, folder=one.folder)
+    more = run_search(beside, trials, judge, measures=MEASURES, length=Length(candidates=len(done.beside) + 2))
+    assert len(more) == len(done.beside) + 2
+    trainings.names = []
+    again = one.go(ABOUT)
+    assert again.contest == done.contest
+    assert again.beside == done.beside
+    assert not trainings.names
+
+
+def test_whole_numbers_for_fractions_are_the_same_recipe(trainings: Trainings, tmp_path: Path) -> None:
+    part = sitting(tmp_path / "s")
+    part.extent = replace(part.extent, recipe=find_recipe("small", part.search.space.baseline, {"rotation": 0}))
+    done = part.go(ABOUT)
+    kept = kept_search(tmp_path / "s", read_study(tmp_path / "s"))
+    assert kept.full.keys() == done.full.keys() != set()
+
+
 def test_the_page_is_made_of_the_folder_alone(trainings: Trainings, tmp_path: Path) -> None:
-    trainings.failing = frozenset({"small-2"})
+    trainings.failing = frozenset({2})
     done = sitting(tmp_path / "s").go(ABOUT)
     kept = kept_search(tmp_path / "s", read_study(tmp_path / "s"))
     assert kept.found.keys() == done.found.keys()
@@ -196,17 +235,17 @@ def test_what_is_finished_can_be_collected_at_any_time(trainings: Trainings, tmp
 
 def test_a_search_can_be_made_longer(trainings: Trainings, tmp_path: Path) -> None:
     short = sitting(tmp_path / "s", candidates=3, beside=False).go(ABOUT)
-    trainings.names = []
+    trainings.epochs = []
     longer = sitting(tmp_path / "s", candidates=5, beside=False).go(ABOUT)
     assert dict(list(longer.found.items())[:3]) == dict(short.found)
     assert longer.outcome is not None
     assert longer.outcome.to_come == 0
-    assert sum(name.startswith(("03-", "04-")) and "-seed-0-" in name for name in trainings.names) >= 2
+    assert trainings.epochs.count(2) == 2
     assert json.loads((tmp_path / "s" / "study.json").read_text())["about"]["extent"]["candidates"] == 5
 
 
 def test_where_everything_fails_there_is_nothing_to_train_in_full(trainings: Trainings, tmp_path: Path) -> None:
-    trainings.failing = frozenset(f"small-{number}" for number in range(6))
+    trainings.failing = frozenset(range(6))
     done = sitting(tmp_path / "s").go(ABOUT)
     assert (done.contest, done.chosen, ranked(done.found)) == (None, None, ())
     assert answered(done) == "No candidate has been evaluated yet."
@@ -226,6 +265,21 @@ def test_one_seed_is_a_smoke_test_and_judges_nothing(trainings: Trainings, tmp_p
 def test_a_contest_survives_plain_values(done: Searched) -> None:
     assert done.contest is not None
     assert contest_from(json.loads(json.dumps(done.contest.question))) == done.contest
+
+
+def test_finalists_are_weighed_by_a_cost_of_ones_own_as_well(done: Searched) -> None:
+    assert done.contest is not None
+    finalists = [number for number, one in enumerate(done.contest.entrants) if FOUND in one.roles]
+    search = replace(done.search, targets=(Target(measure="joules", value=1, below=-10, above=-10),))
+    for cheap in finalists:  # whichever costs a tenth of the others is chosen, by costs that only the search knew
+        entrants = tuple(
+            replace(one, costs={} if BASELINE in one.roles else {"joules": 0.1 if number == cheap else 1.0})
+            for number, one in enumerate(done.contest.entrants)
+        )
+        reached = outcome(search, replace(done.contest, entrants=entrants), done.full)
+        assert reached.chosen[FOUND] == cheap
+        assert math.isnan(reached.worth[reached.chosen[BASELINE]])
+    assert all(one.costs.keys() == MEASURES.keys() for one in done.contest.entrants)
 
 
 def test_finalists_are_chosen_by_minival_and_reward_alone(done: Searched) -> None:

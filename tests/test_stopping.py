@@ -31,6 +31,7 @@ EPOCHS = 4
 BASELINE, ROUNDING = load("efficientnet_b0")
 GRID = equal_cost(BASELINE, Grid().directions(), 2 * cost(BASELINE).multiply_adds, rounding=ROUNDING)
 PLAN = replace(GRID, candidates=GRID.candidates[::2])
+NETWORKS = [replace(one.architecture, name=BASELINE.name) for one in PLAN.candidates]
 WEAK = (1, 3, 6)
 """Candidates that end far below the others."""
 
@@ -51,8 +52,8 @@ class Planted:
     def train(
         self, _: Any, plan: Any, *, run_folder: Path, after_epoch: Callable[[Sequence[Epoch]], None], **more: Any
     ) -> Any:
-        assert more.keys() == {"machine", "progress"}
-        number = int(plan.architecture.name.rpartition("-")[2])
+        assert more.keys() == {"machine", "pretrained", "progress"}
+        number = NETWORKS.index(replace(plan.architecture, name=BASELINE.name))
         end = (40 if number in WEAK else 80) + 0.1 * number + 0.01 * plan.seed
         epochs = [
             Epoch(

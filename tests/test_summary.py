@@ -12,9 +12,9 @@ from trifold.layers import Numerics
 from trifold.train.assemble import disagreements
 from trifold.train.folder import EVENTS, LOG, PAGE, RECIPE
 from trifold.train.log import read_log
-from trifold.train.pretrained import Pretrained
 from trifold.train.record import Record
 from trifold.train.summary import _events, _rates
+from trifold.weights.readers import Pretrained
 
 __all__ = ["digits", "finished", "plan"]
 

@@ -18,9 +18,9 @@ from trifold import weights
 from trifold.architecture import OPERATORS, Architecture, Head, Stage, Stem
 from trifold.data.images import Images
 from trifold.data.loader import Held
-from trifold.data.preprocessing import plain
 from trifold.errors import InvalidInput
 from trifold.network import Network, Numerics, build
+from trifold.preprocessing import plain
 from trifold.scaling import Rounding
 from trifold.search.space import Option, Space, Tokens, around
 from trifold.search.supernet import Supernet, largest_of, part, resized

@@ -144,3 +144,12 @@ def test_what_is_no_number_is_named(wrong: object) -> None:
 def test_tensorboard_waits_until_it_is_needed() -> None:
     code = "import sys, trifold.train.tensorboard; sys.exit('tensorboard' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), check=False).returncode == 0
+
+
+def test_writing_events_loads_no_tensorflow(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from trifold.train.tensorboard import write_events; "
+        f"write_events([], Path({str(tmp_path)!r})); sys.exit('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

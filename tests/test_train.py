@@ -13,9 +13,9 @@ from trifold.data.dataset import Dataset
 from trifold.data.digits import open_digits
 from trifold.data.images import load
 from trifold.data.loader import Held
-from trifold.data.preprocessing import plain
 from trifold.data.split import split
 from trifold.errors import InvalidInput
+from trifold.preprocessing import plain
 from trifold.train.evaluate import evaluation, nearest_neighbours, probabilities, wilson
 from trifold.train.loop import epoch_order, num_images, num_steps
 from trifold.train.prepare import epoch_draws

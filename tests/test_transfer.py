@@ -21,7 +21,7 @@ from trifold.baselines import find
 from trifold.errors import InvalidData
 from trifold.layers import PAPER_NUMERICS, TORCH_NUMERICS
 from trifold.network import Network, build
-from trifold.train.transfer import Loaded, Pretrained, load_pretrained, pretrained
+from trifold.weights.loading import Loaded, Pretrained, load_pretrained, pretrained
 
 CUT = Path(__file__).parent.parent / "results" / "trashnet" / "stem_to_block21.toml"
 SMALL = Architecture(
@@ -54,7 +54,7 @@ def state(net: Network) -> dict[str, Tensor]:
 
 def write_npz(path: Path, net: Network, count: int | None = None) -> Path:
     """The network's first tensors in timm's order, under names that mean nothing."""
-    tensors = list(weights.to_timm(state(net), net.architecture, num_classes=net.num_classes).values())[:count]
+    tensors = list(weights.exported(state(net), net.architecture, "timm", num_classes=net.num_classes).values())[:count]
     np.savez(path, allow_pickle=False, **{f"{i}_array": tensor.numpy() for i, tensor in enumerate(tensors)})
     return path
 
@@ -92,7 +92,7 @@ def test_real_b4_stages_meet_the_reference_activations(real: Pretrained, data_di
     architecture = find("efficientnet_b4") if kind == "whole" else read(CUT)
     net = build(architecture, num_classes=6, numerics=PAPER_NUMERICS, seed=0).eval()
     loaded = load_pretrained(net, real)
-    assert (len(loaded.loaded), loaded.unused, loaded.summed) == (413, (), False)
+    assert (len(loaded.loaded), loaded.unused, loaded.adapted) == (413, (), False)
     rows = {".".join(name.split(".")[: 2 if name.startswith("stages") else 1]) for name in loaded.initial}
     assert rows == {"head", "classifier"} | ({"stages.5", "stages.6"} if kind == "whole" else set())
 
@@ -149,15 +149,14 @@ def test_state_dicts_of_timm_and_torchvision_are_told_by_their_names(
     tmp_path: Path, suffix: str, names: str, wrapped: bool
 ) -> None:
     source, target = network(), network(seed=1)
-    rename = weights.to_timm if names == "timm" else weights.to_torchvision
-    tensors = rename(state(source), SMALL, num_classes=5)
+    tensors = weights.exported(state(source), SMALL, names, num_classes=5)
     file = tmp_path / f"w{suffix}"
     if suffix == ".safetensors":
         save_file({f"module.{name}" if wrapped else name: tensor for name, tensor in tensors.items()}, file)
     else:
         torch.save({"state_dict": tensors, "epoch": 3} if wrapped else tensors, file)
     loaded = load_pretrained(target, pretrained(file))
-    assert loaded == Loaded(loaded=tuple(state(source)), initial=(), unused=(), summed=False)
+    assert loaded == Loaded(loaded=tuple(state(source)), initial=(), unused=(), adapted=False)
     assert all(torch.equal(tensor, state(source)[name]) for name, tensor in state(target).items())
 
 
@@ -177,7 +176,7 @@ def test_whole_networks_of_other_libraries_give_the_same_answers(tmp_path: Path,
 
 def test_arrays_in_order_are_mapped_by_their_index_whatever_their_names_and_type(tmp_path: Path) -> None:
     source, target = network(), network(seed=1)
-    tensors = list(weights.to_timm(state(source), SMALL, num_classes=5).values())
+    tensors = list(weights.exported(state(source), SMALL, "timm", num_classes=5).values())
     shuffled = {f"{i}_x": tensors[i].numpy().astype(np.float16) for i in reversed(range(len(tensors)))}
     np.savez(tmp_path / "w.npz", allow_pickle=False, **shuffled)
     assert load_pretrained(target, pretrained(tmp_path / "w.npz")).initial == ()
@@ -203,7 +202,7 @@ def test_a_network_cut_short_takes_its_stages_from_a_whole_one(tmp_path: Path, k
     if kind == "npz":
         write_npz(file, source)
     elif kind == "timm":
-        save_file(weights.to_timm(state(source), SMALL, num_classes=5), file)
+        save_file(weights.exported(state(source), SMALL, "timm", num_classes=5), file)
     else:
         weights.save(file, source)
     loaded = load_pretrained(cut, pretrained(file))
@@ -217,19 +216,31 @@ def test_an_rgb_stem_summed_for_grey_answers_as_it_did_to_three_equal_channels(t
     source, grey = network(), network(seed=1, in_channels=1)
     weights.save(tmp_path / "w.safetensors", source)
     loaded = load_pretrained(grey, pretrained(tmp_path / "w.safetensors"))
-    assert loaded.summed
+    assert loaded.adapted
     assert loaded.initial == ()
-    assert "the stem's kernels summed over RGB" in str(loaded)
+    assert "the stem's kernels adapted to another number of channels" in str(loaded)
     images = torch.randn(2, 1, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(grey(images), source(images.expand(2, 3, 32, 32)), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("have", "want"), [(1, 3), (3, 4)])
-def test_other_numbers_of_channels_are_refused(tmp_path: Path, have: int, want: int) -> None:
-    assert does_not_fit(network(in_channels=have), network(in_channels=want), tmp_path) == (
-        f"its stem takes {have} channels, the network's {want}; only from 3 to 1 can it be carried over"
-    )
+@pytest.mark.parametrize(("have", "want"), [(1, 3), (3, 6)])
+def test_equal_channels_of_a_multiple_give_what_they_gave(tmp_path: Path, have: int, want: int) -> None:
+    source, target = network(in_channels=have), network(seed=1, in_channels=want)
+    weights.save(tmp_path / "w.safetensors", source)
+    assert load_pretrained(target, pretrained(tmp_path / "w.safetensors")).adapted
+    images = torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        expected = source(images.expand(2, have, 32, 32))
+        torch.testing.assert_close(target(images.expand(2, want, 32, 32)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_other_numbers_of_channels_take_the_kernels_round_and_round(tmp_path: Path) -> None:
+    source, target = network(), network(seed=1, in_channels=4)
+    weights.save(tmp_path / "w.safetensors", source)
+    load_pretrained(target, pretrained(tmp_path / "w.safetensors"))
+    expected = source.stem.conv.weight[:, [0, 1, 2, 0]] * 0.75
+    assert torch.equal(target.stem.conv.weight, expected)
 
 
 def test_another_shape_in_the_body_is_refused_by_the_first_tensor(tmp_path: Path) -> None:
@@ -256,7 +267,7 @@ def test_a_stage_of_another_depth_is_refused(tmp_path: Path, have: int, want: in
 def test_b1_is_not_taken_for_b0_though_every_shape_of_b0_is_there() -> None:
     with torch.device("meta"):
         b0, b1 = build(find("efficientnet_b0")), build(find("efficientnet_b1"))
-    tensors = weights.to_timm(b1.state_dict(), b1.architecture)
+    tensors = weights.exported(b1.state_dict(), b1.architecture, "timm")
     with pytest.raises(InvalidData, match=r"tensor blocks\.0\.1\.conv_dw\.weight has no place in the network"):
         load_pretrained(b0, Pretrained(tensors=tensors, description=""))
 

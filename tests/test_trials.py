@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests import postgres
-from trifold.errors import InvalidInput
+from trifold.errors import Failed, InvalidInput
 from trifold.study.choose import Score, scores_of
 from trifold.trials import Claim, Job, Storage, Trained, finished, job_of, open_study, work
 
@@ -217,11 +218,12 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
 def test_three_workers_share_one_is_killed_and_its_trial_is_taken_over(shared: Storage) -> None:
     where = shared
     study = open_study(where, {"kind": "shared"}, heartbeat=10)
-    workers = [worker(where.url, 600 if name == "killed" else 0.3, name) for name in ("killed", "second", "third")]
+    workers = [worker(where.url, 600, "killed")]
     assert workers[0].stdout is not None
     line = workers[0].stdout.readline()
-    assert line.startswith("train")
+    assert line.startswith("train"), workers[0].communicate()
     lost = int(line.split()[1])
+    workers += [worker(where.url, 0.3, name) for name in ("second", "third")]
     time.sleep(0.5)
     os.kill(workers[0].pid, signal.SIGKILL)
     said = [one.communicate(timeout=120) for one in workers]
@@ -281,3 +283,31 @@ def test_what_a_lost_worker_noted_is_there_for_the_next(tmp_path: Path) -> None:
     assert seen[0] == ((0, 0), [1, 2, 3])
     assert [noted for _, noted in seen[1:]] == [None] * 5
     assert "tokens" not in found[1, 0].facts
+
+
+def test_a_worker_whose_trial_another_took_for_dead_lets_it_go_and_goes_on(tmp_path: Path) -> None:
+    study, tried = open_study(storage(tmp_path), QUESTION), []
+
+    def train(claim: Claim) -> Trained:
+        tried.append(claim.job)
+        if len(tried) == 2:  # as another worker's look, where no sign of life came for a minute
+            other = optuna.load_study(study_name="study", storage=storage(tmp_path).url)
+            other.tell(other.trials[-1].number, state=TrialState.FAIL)
+        return Trained(score=1, facts={})
+
+    found = work(study, wanted, train)
+    assert len(found) == 6
+    assert len(tried) == 7
+    assert sorted(set(tried)) == sorted(found)
+
+
+def test_a_storage_that_is_lost_while_a_training_runs_is_one_line(tmp_path: Path) -> None:
+    study = open_study(storage(tmp_path), QUESTION)
+
+    def train(claim: Claim) -> Trained:
+        with sqlite3.connect(storage(tmp_path).url.removeprefix("sqlite:///")) as file:
+            file.execute("alter table trial_values rename to lost")
+        return Trained(score=1, facts={})
+
+    with pytest.raises(Failed, match=r"the study's storage was lost: .*; the same command goes on when it is back"):
+        work(study, wanted, train)

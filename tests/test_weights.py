@@ -21,16 +21,7 @@ from trifold.cost import cost
 from trifold.errors import InvalidData, InvalidInput
 from trifold.layers import TORCH_NUMERICS
 from trifold.network import Network, build
-from trifold.weights import (
-    from_timm,
-    from_torchvision,
-    load,
-    save,
-    timm_names,
-    to_timm,
-    to_torchvision,
-    torchvision_names,
-)
+from trifold.weights import exported, files, imported, load, names, save
 
 SMALL = Architecture(
     name="small",
@@ -140,7 +131,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
         file.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(weights, "save_file", full)
+    monkeypatch.setattr(files, "save_file", full)
     with pytest.raises(InvalidInput, match=r"w\.safetensors: cannot be written: No space left on device"):
         save(path, trained(num_classes=7))
     assert path.read_bytes() == before
@@ -249,8 +240,8 @@ TORCHVISION = {
 
 def test_b0s_names_are_the_published_ones() -> None:
     b0 = baselines.find("b0")
-    assert TIMM.items() <= timm_names(b0).items()
-    assert TORCHVISION.items() <= torchvision_names(b0).items()
+    assert TIMM.items() <= names(b0, "timm").items()
+    assert TORCHVISION.items() <= names(b0, "torchvision").items()
 
 
 @pytest.mark.parametrize(
@@ -268,8 +259,8 @@ def test_every_other_family_member_has_timms_names_and_shapes(ours: str, theirs:
     with torch.device("meta"):
         mine, peer = build(architecture), timm.create_model(theirs)
     assert isinstance(peer, torch.nn.Module)
-    assert shapes(from_timm(peer.state_dict(), architecture)) == shapes(mine.state_dict())
-    assert shapes(to_timm(mine.state_dict(), architecture)) == shapes(peer.state_dict())
+    assert shapes(imported(peer.state_dict(), architecture, "timm")) == shapes(mine.state_dict())
+    assert shapes(exported(mine.state_dict(), architecture, "timm")) == shapes(peer.state_dict())
 
 
 @pytest.mark.parametrize("size", ["m", "l"])
@@ -277,38 +268,45 @@ def test_v2_m_and_l_have_torchvisions_names_and_shapes(size: str) -> None:
     architecture = baselines.find(f"v2_{size}")
     with torch.device("meta"):
         mine, peer = build(architecture), getattr(torchvision.models, f"efficientnet_v2_{size}")()
-    assert shapes(from_torchvision(peer.state_dict(), architecture)) == shapes(mine.state_dict())
-    assert shapes(to_torchvision(mine.state_dict(), architecture)) == shapes(peer.state_dict())
+    assert shapes(imported(peer.state_dict(), architecture, "torchvision")) == shapes(mine.state_dict())
+    assert shapes(exported(mine.state_dict(), architecture, "torchvision")) == shapes(peer.state_dict())
 
 
-def test_mapping_shares_tensors_and_comes_back_to_the_same_names() -> None:
+@pytest.mark.parametrize("layout", sorted(weights.LAYOUTS))
+def test_every_layout_comes_back_to_the_same_names_and_tensors(layout: str) -> None:
     state = {name: tensor for name, tensor in trained().state_dict().items() if "num_batches" not in name}
-    for there, back in ((to_timm, from_timm), (to_torchvision, from_torchvision)):
-        again = back(there(state, SMALL, num_classes=5), SMALL, num_classes=5)
-        assert list(again) == list(state)
-        assert all(again[name] is state[name] for name in state)
+    there = exported(state, SMALL, layout, num_classes=5)
+    again = imported(there, SMALL, layout, num_classes=5)
+    assert list(again) == list(state)
+    assert all(torch.equal(again[name], state[name]) for name in state)
+    assert all(again[name].data_ptr() == state[name].data_ptr() for name in state)  # shared
+
+
+def test_an_unknown_layout_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"layout must be one of trifold, timm, .*, got 'tim'"):
+        names(SMALL, "tim")
 
 
 def test_a_missing_extra_or_misshapen_foreign_tensor_is_refused_by_name() -> None:
-    state = to_timm(trained().state_dict(), SMALL, num_classes=5)
+    state = exported(trained().state_dict(), SMALL, "timm", num_classes=5)
     without = {name: tensor for name, tensor in state.items() if name != "blocks.0.1.bn2.running_var"}
     with pytest.raises(InvalidData, match=r"timm's state dict: tensor 'blocks\.0\.1\.bn2\.running_var' is missing"):
-        from_timm(without, SMALL, num_classes=5)
+        imported(without, SMALL, "timm", num_classes=5)
     with pytest.raises(InvalidData, match=r"tensor 'blocks\.0\.2\.conv_pw\.weight' has no place in this network"):
-        from_timm(state | {"blocks.0.2.conv_pw.weight": torch.zeros(1)}, SMALL, num_classes=5)
+        imported(state | {"blocks.0.2.conv_pw.weight": torch.zeros(1)}, SMALL, "timm", num_classes=5)
     with pytest.raises(InvalidData, match=r"classifier\.weight must have shape \(7, 16\), got \(5, 16\)"):
-        from_timm(state, SMALL, num_classes=7)
+        imported(state, SMALL, "timm", num_classes=7)
     with pytest.raises(InvalidData, match=r"conv_stem\.weight must have shape \(8, 1, 3, 3\), got \(8, 3, 3, 3\)"):
-        from_timm(state, SMALL, num_classes=5, in_channels=1)
+        imported(state, SMALL, "timm", num_classes=5, in_channels=1)
     with pytest.raises(InvalidData, match=r"torchvision's state dict: tensor 'features\.0\.0\.weight' is missing"):
-        from_torchvision(state, SMALL, num_classes=5)
+        imported(state, SMALL, "torchvision", num_classes=5)
 
 
 def test_networks_that_a_library_does_not_have_are_refused() -> None:
     mixed = replace(SMALL, stages=(*SMALL.stages, Stage(operator="bottleneck", channels=8)))
     with pytest.raises(InvalidInput, match="architecture small: timm has no network of bottleneck, mbconv"):
-        timm_names(mixed)
+        names(mixed, "timm")
     with pytest.raises(InvalidInput, match="torchvision has no network of bottleneck, mbconv with squeeze-excite"):
-        torchvision_names(mixed)
+        names(mixed, "torchvision")
     with pytest.raises(InvalidInput, match="torchvision has no network of separable"):
-        torchvision_names(baselines.find("mobilenet_v1"))
+        names(baselines.find("mobilenet_v1"), "torchvision")

@@ -19,9 +19,9 @@ from torchvision import transforms as T
 from trifold.architecture import read
 from trifold.data.images import Images
 from trifold.data.loader import Held
-from trifold.data.preprocessing import plain
 from trifold.layers import Numerics
 from trifold.network import build
+from trifold.preprocessing import plain
 from trifold.train import planning
 from trifold.train.loop import Training, run_steps
 from trifold.train.recipes import find_recipe

@@ -13,10 +13,13 @@ from trifold.baselines import find, list_models
 from trifold.budget import Budget, Fit, fit
 from trifold.cost import Cost
 from trifold.errors import ImpossibleBudget, InvalidArchitecture, InvalidData, InvalidInput
+from trifold.preprocessing import Preprocessing
 from trifold.scaling import PAPER, RULES, Coefficients, Multipliers, Rounding, scale
+from trifold.weight_sets import WeightSet, find_weights, weight_sets
 
 if TYPE_CHECKING:
-    from trifold.network import Network, Numerics, build, create_model
+    from trifold.create import create_model
+    from trifold.network import Network, Numerics, build
 
 __version__ = "0.1.0"
 
@@ -24,7 +27,7 @@ _NEED_TORCH = {
     "Network": "trifold.network",
     "Numerics": "trifold.network",
     "build": "trifold.network",
-    "create_model": "trifold.network",
+    "create_model": "trifold.create",
 }
 
 __all__ = [
@@ -44,17 +47,21 @@ __all__ = [
     "Multipliers",
     "Network",
     "Numerics",
+    "Preprocessing",
     "Rounding",
     "Stage",
     "Stem",
+    "WeightSet",
     "build",
     "create_model",
     "find",
+    "find_weights",
     "fit",
     "list_models",
     "read",
     "scale",
     "to_toml",
+    "weight_sets",
 ]
 
 

@@ -9,14 +9,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, Literal, overload
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from trifold import baselines
 from trifold.architecture import Architecture, Block
 from trifold.errors import InvalidInput
 from trifold.layers import OPERATORS, PAPER_NUMERICS, TORCH_NUMERICS, ConvNorm, MaxPool, Numerics, Window
@@ -30,7 +29,6 @@ __all__ = [
     "Network",
     "Numerics",
     "build",
-    "create_model",
     "drop_path_rates",
     "initialise",
 ]
@@ -395,71 +393,3 @@ def build(
         initialise(network.to_empty(device="cpu"), seed=seed)
         network.to(device)
     return network
-
-
-@overload
-def create_model(
-    name: str | Architecture,
-    *,
-    num_classes: int = ...,
-    in_channels: int = ...,
-    numerics: Numerics = ...,
-    drop_rate: float = ...,
-    drop_path_rate: float = ...,
-    global_pool: str = ...,
-    features_only: Literal[False] = ...,
-    out_indices: None = ...,
-    seed: int | None = ...,
-) -> Network: ...
-
-
-@overload
-def create_model(
-    name: str | Architecture,
-    *,
-    num_classes: int = ...,
-    in_channels: int = ...,
-    numerics: Numerics = ...,
-    drop_rate: float = ...,
-    drop_path_rate: float = ...,
-    global_pool: str = ...,
-    features_only: Literal[True],
-    out_indices: int | Sequence[int] | None = ...,
-    seed: int | None = ...,
-) -> FeatureNetwork: ...
-
-
-def create_model(
-    name: str | Architecture,
-    *,
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    numerics: Numerics = PAPER_NUMERICS,
-    drop_rate: float = 0.0,
-    drop_path_rate: float = 0.0,
-    global_pool: str = "avg",
-    features_only: bool = False,
-    out_indices: int | Sequence[int] | None = None,
-    seed: int | None = None,
-) -> Network | FeatureNetwork:
-    """The network of a shipped name (`efficientnet_b0`, `b0`, timm's spellings), a .toml file or an Architecture.
-
-    features_only: the feature maps instead, chosen by out_indices as in `Network.features`; num_classes, global_pool
-    and drop_rate then play no part. The rest is as in `build`.
-
-    Raises InvalidInput naming the field, the value and what is allowed; for a name, the nearest known ones.
-    """
-    if out_indices is not None and not features_only:
-        raise InvalidInput(f"out_indices must be None unless features_only is true, got {out_indices!r}")
-    architecture = name if isinstance(name, Architecture) else baselines.load(name)[0]
-    network = build(
-        architecture,
-        num_classes=0 if features_only else num_classes,
-        in_channels=in_channels,
-        numerics=numerics,
-        drop_rate=0.0 if features_only else drop_rate,
-        drop_path_rate=drop_path_rate,
-        global_pool="avg" if features_only else global_pool,
-        seed=seed,
-    )
-    return network.features(out_indices) if features_only else network

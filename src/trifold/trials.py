@@ -252,9 +252,25 @@ def work(
     """
     try:
         return _work(study, wanted, train, poll_seconds)
-    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
-        first = str(error.__cause__ or error).strip().splitlines()[0]
+    except _MASKED as error:
+        lost = next((one for one in _chain(error) if isinstance(one, _LOST)), None)
+        if lost is None:
+            raise
+        first = str(lost.__cause__ or lost).strip().splitlines()[0]
         raise Failed(f"the study's storage was lost: {first}; the same command goes on when it is back") from None
+
+
+_LOST = (optuna.exceptions.StorageInternalError, SQLAlchemyError)
+
+_MASKED = (*_LOST, AssertionError, UnboundLocalError)
+"""What a lost storage comes as: Optuna 5 looks at it once more in a `finally`, whose error hides the first."""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those that it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _work(
@@ -277,8 +293,8 @@ def _work(
             study.enqueue_trial({"candidate": free[0][0], "seed": free[0][1]})
         try:
             study.optimize(lambda trial: _score(study, trial, train), n_trials=1, catch=(_GaveUp,))
-        except ValueError as error:  # how Optuna says that another worker took the trial for dead and failed it
-            if not str(error).startswith("Cannot tell"):
+        except (ValueError, AssertionError) as error:  # so Optuna says that another worker took the trial for dead
+            if not any(str(one).startswith("Cannot tell") for one in _chain(error)):
                 raise
     return finished(study)
 

@@ -7,7 +7,7 @@ import time
 
 import click
 
-from trifold.cli import cam, describe, directions, doctor, family, search, study, training
+from trifold.cli import cam, describe, directions, doctor, family, miniature, search, study, training, transfer, weights
 from trifold.cli.options import BEGAN, is_first
 from trifold.errors import Failed, InvalidInput, Stopped
 
@@ -60,6 +60,7 @@ def trifold(context: click.Context) -> None:
 COMMANDS = (
     describe.show,
     describe.list_,
+    weights.weights,
     describe.scale,
     family.family,
     describe.explain,
@@ -74,6 +75,8 @@ COMMANDS = (
     study.coefficients,
     study.ablate,
     search.search,
+    transfer.transfer,
+    miniature.miniature,
     study.report,
 )
 for command in COMMANDS:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from trifold.cli.options import json_option, labelled, print_json, print_table, rounding_of, rounding_options
-from trifold.cli.study import SEEDS, command_of, print_sortable, recipe_of, storage_of, study_options
+from trifold.cli.options import Command, json_option, labelled, print_json, print_table, rounding_of, rounding_options
+from trifold.cli.study import SEEDS, command_of, print_sortable, recipe_of, runs_of, storage_of, study_options
 from trifold.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -27,25 +27,44 @@ if TYPE_CHECKING:
 SAMPLERS = ("random", "evolution", "policy", "tpe")
 EVALUATORS = ("training", "supernet")
 
+_SEARCH_OPTIONS = (
+    click.option("--baseline", default="mobilenet_v2", show_default=True, help="The network to search around."),
+    click.option("--space", "space_file", help="A TOML file of options for each stage  [MnasNet's]."),
+    click.option(
+        "--target", "targets", multiple=True, metavar="COST=VALUE[:W]", help="Weigh accuracy by (COST/VALUE)^W."
+    ),
+    click.option("--hard", is_flag=True, help="Targets in the hard form: 0 below VALUE, -1 above."),
+    click.option("--limit", "limits", multiple=True, metavar="COST=MOST", help="Reject what costs more, untrained."),
+    click.option("--measure", "measures", multiple=True, metavar="COST=MODULE:FUNCTION", help="A cost of your own."),
+    click.option(
+        "--sampler", type=click.Choice(SAMPLERS), default="evolution", show_default=True, help="Who proposes."
+    ),
+    click.option(
+        "--evaluator", type=click.Choice(EVALUATORS), default="training", show_default=True, help="Who judges."
+    ),
+    click.option("--candidates", type=click.IntRange(1, 100_000), default=100, show_default=True, help="To evaluate."),
+    click.option("--short-epochs", type=click.IntRange(1), default=2, show_default=True, help="Of a short training."),
+    click.option("--search-seed", type=click.IntRange(0), default=0, show_default=True, help="Of sampler and weights."),
+    click.option("--no-random", is_flag=True, help="No random search with the same compute beside it."),
+    click.option("--no-full", is_flag=True, help="Train nothing in full afterwards."),
+    click.option("--finalists", type=click.IntRange(1, 50), default=3, show_default=True, help="Trained in full."),
+    click.option("--seeds", type=SEEDS, default=3, show_default=True, help="Of each finalist and the baseline."),
+    click.option(
+        "--sample", type=click.IntRange(0, 1000), default=10, show_default=True, help="For the rank correlation."
+    ),
+)
+
+
+def search_options(command: Command) -> Command:
+    """Adds the options that say what is searched and how it is judged; `searched_for` reads them."""
+    for option in reversed(_SEARCH_OPTIONS):
+        command = option(command)
+    return command
+
 
 @click.command()
 @click.argument("data")
-@click.option("--baseline", default="mobilenet_v2", show_default=True, help="The network to search around.")
-@click.option("--space", "space_file", help="A TOML file of options for each stage  [MnasNet's].")
-@click.option("--target", "targets", multiple=True, metavar="COST=VALUE[:W]", help="Weigh accuracy by (COST/VALUE)^W.")
-@click.option("--hard", is_flag=True, help="Targets in the hard form: 0 below VALUE, -1 above.")
-@click.option("--limit", "limits", multiple=True, metavar="COST=MOST", help="Reject what costs more, untrained.")
-@click.option("--measure", "measures", multiple=True, metavar="COST=MODULE:FUNCTION", help="A cost of your own.")
-@click.option("--sampler", type=click.Choice(SAMPLERS), default="evolution", show_default=True, help="Who proposes.")
-@click.option("--evaluator", type=click.Choice(EVALUATORS), default="training", show_default=True, help="Who judges.")
-@click.option("--candidates", type=click.IntRange(1, 100_000), default=100, show_default=True, help="To evaluate.")
-@click.option("--short-epochs", type=click.IntRange(1), default=2, show_default=True, help="Of a short training.")
-@click.option("--search-seed", type=click.IntRange(0), default=0, show_default=True, help="Of sampler and weights.")
-@click.option("--no-random", is_flag=True, help="No random search with the same compute beside it.")
-@click.option("--no-full", is_flag=True, help="Train nothing in full afterwards.")
-@click.option("--finalists", type=click.IntRange(1, 50), default=3, show_default=True, help="Trained in full.")
-@click.option("--seeds", type=SEEDS, default=3, show_default=True, help="Of each finalist and the baseline.")
-@click.option("--sample", type=click.IntRange(0, 1000), default=10, show_default=True, help="For the rank correlation.")
+@search_options
 @rounding_options
 @study_options
 @click.option("--out", default="studies/search", show_default=True, help="Folder of the search.")
@@ -58,13 +77,20 @@ def search(data: str, as_json: bool, **options: Any) -> None:
     parameters, activations or a --measure. The same command goes on where it was stopped; given again elsewhere with
     the same --storage, it shares the work.
     """
+    done = searched_for(data, options, as_json=as_json)
+    if done is not None:
+        _tell(done, options["out"], as_json=as_json)
+
+
+def searched_for(data: str, options: Mapping[str, Any], *, as_json: bool) -> Searched | None:
+    """Plans the search, and runs or only collects it; None where only its plan was asked for."""
     from trifold.data.glimpse import glimpse
 
     seen = glimpse(data)
     recipe = recipe_of(options["baseline"], options)
     plan = None if seen is None else _plan(seen, recipe, options, as_json=as_json)
     if options["only_plan"] and plan is not None:
-        return
+        return None
     from trifold.data.sources import open_data
 
     dataset = open_data(data, skip_bad=options["skip_bad"])
@@ -74,11 +100,10 @@ def search(data: str, as_json: bool, **options: Any) -> None:
 
         plan = _plan(Glimpse(classes, channels, len(dataset.samples)), recipe, options, as_json=as_json)
     if options["only_plan"]:
-        return
+        return None
     sitting = _sitting(plan, dataset, recipe, options)
     about = {"data": dataset.name, "command": command_of(sitting.storage)}
-    done = sitting.collect(about) if options["collect"] else sitting.go(about)
-    _tell(done, options["out"], as_json=as_json)
+    return sitting.collect(about) if options["collect"] else sitting.go(about)
 
 
 class _Plan(NamedTuple):
@@ -256,6 +281,7 @@ def _sitting(plan: _Plan, dataset: Dataset, recipe: Recipe, options: Mapping[str
         dataset=dataset,
         storage=storage_of(options),
         folder=Path(options["out"]),
+        runs=runs_of(options),
         measures=measures_of(common.classes, common.channels, plan.own),
         machine=Machine(threads=options["threads"], inexact=options["inexact"]),
         say=_say,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from trifold.architecture import Architecture
     from trifold.claimed import Common
+    from trifold.data.dataset import Dataset
     from trifold.report.study_contents import Table
     from trifold.scaling import Coefficients
     from trifold.study.ablation import Ablation
@@ -43,7 +44,6 @@ Asked = TypeVar("Asked", bound="Study")
 SEEDS = click.IntRange(1, 100)
 
 STUDY_OPTIONS = (
-    click.option("--recipe", default="small", show_default=True, help="How to train: as for `trifold train`."),
     click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field of the recipe."),
     click.option("--epochs", type=int, help="Short for --set epochs=N."),
     click.option("--split-seed", default=0, show_default=True, help="Of the split that all trainings share."),
@@ -52,14 +52,16 @@ STUDY_OPTIONS = (
     click.option("--inexact", is_flag=True, help="Go on with trainings begun with other threads or versions."),
     click.option("--storage", help="Optuna's storage, which several workers may share  [sqlite in --out]."),
     click.option("--name", default="study", show_default=True, help="Of the study in the storage."),
+    click.option("--runs", type=click.Path(file_okay=False), help="Of run folders; studies may share it  [in --out]."),
     click.option("--plan", "only_plan", is_flag=True, help="Print what would be trained, with the hours, and stop."),
     click.option("--collect", is_flag=True, help="Train nothing: collect what is finished, and report."),
 )  # fmt: skip
 
 
-def study_options(command: Command) -> Command:
-    """Adds the options that all studies share."""
-    for option in reversed(STUDY_OPTIONS):
+def study_options(command: Command, *, recipe: str = "small") -> Command:
+    """Adds the options that all studies share. recipe: the one that is taken where none is named."""
+    how = click.option("--recipe", default=recipe, show_default=True, help="How to train: as for `trifold train`.")
+    for option in reversed((how, *STUDY_OPTIONS)):
         command = option(command)
     return command
 
@@ -82,40 +84,13 @@ def coefficients(net: str, data: str, as_json: bool, **options: Any) -> None:
     Every candidate is trained once, then the best quarter with the other seeds; a weak first training is stopped early.
     The same command goes on where it was stopped; given again elsewhere with the same --storage, it shares the work.
     """
-    from trifold.study.directions import most_trainings, plan_to_dict
-
-    recipe = recipe_of(net, options)
-
-    def planned(classes: int, channels: int, images: int | None) -> tuple[Architecture, Plan]:
-        architecture, plan = grid_plan(net, classes, channels, options)
-        if not as_json:
-            print_plan(architecture, plan, options["factor"])
-            count = len(plan.candidates)
-            most = most_trainings(count, options["seeds"])
-            mean = sum(one.cost.multiply_adds for one in plan.candidates) / count
-            _print_hours(most, most * mean, recipe, images, f"the full grid has {count * options['seeds']}")
-        elif options["only_plan"]:
-            print_json(plan_to_dict(plan))
-        return architecture, plan
-
-    def make(plan: tuple[Architecture, Plan], common: Common) -> Search:
-        from trifold.study.coefficients import Search
-
-        return Search(
-            baseline=plan[0],
-            directions=plan[1],
-            common=common,
-            seeds=options["seeds"],
-            stops=not options["keep_weak"],
-            finish=options["finish_stopped"],
-        )
-
-    done = _run(planned, make, data, recipe, options)
+    done = coefficients_for(net, data, options, as_json=as_json)
     if done is None:
         return
     from dataclasses import asdict
 
     from trifold.study.coefficients import answer
+    from trifold.study.directions import plan_to_dict
 
     study, found = done
     reached = answer(study, found)
@@ -129,6 +104,41 @@ def coefficients(net: str, data: str, as_json: bool, **options: Any) -> None:
         print_sortable(title, standings(study, reached))
     for line in (sentence(study, reached), *search_notes(study, reached)):
         click.echo(line)
+
+
+def coefficients_for(
+    net: str, data: str, options: Mapping[str, Any], *, as_json: bool
+) -> tuple[Search, Mapping[Job, Trained]] | None:
+    """Plans and runs the search for alpha, beta, gamma; None where only its plan was asked for."""
+    from trifold.study.directions import most_trainings, plan_to_dict
+
+    recipe = recipe_of(net, options)
+
+    def planned(classes: int, channels: int, images: int | None) -> tuple[Architecture, Plan]:
+        architecture, plan = grid_plan(net, classes, channels, options)
+        if not as_json:
+            print_plan(architecture, plan, options["factor"])
+            count = len(plan.candidates)
+            most = most_trainings(count, options["seeds"])
+            mean = sum(one.cost.multiply_adds for one in plan.candidates) / count
+            print_hours(most, most * mean, recipe, images, f"the full grid has {count * options['seeds']}")
+        elif options["only_plan"]:
+            print_json(plan_to_dict(plan))
+        return architecture, plan
+
+    def make(plan: tuple[Architecture, Plan], common: Common, _: Dataset) -> Search:
+        from trifold.study.coefficients import Search
+
+        return Search(
+            baseline=plan[0],
+            directions=plan[1],
+            common=common,
+            seeds=options["seeds"],
+            stops=not options["keep_weak"],
+            finish=options["finish_stopped"],
+        )
+
+    return go(planned, make, data, recipe, options)
 
 
 @click.command()
@@ -150,6 +160,33 @@ def ablate(net: str, data: str, as_json: bool, **options: Any) -> None:
 
     The same command goes on where it was stopped; given again elsewhere with the same --storage, it shares the work.
     """
+    done = compared_for(net, data, options, as_json=as_json)
+    if done is None:
+        return
+    from trifold.study.ablation import findings
+
+    study, found = done
+    reached = findings(study, found)
+    if as_json:
+        from dataclasses import asdict
+
+        from trifold.study.comparison import comparison_to_dict
+
+        print_json({**comparison_to_dict(study.comparison), "numbers": study.numbers, "findings": asdict(reached)})
+        return
+    from trifold.study.ablation_page import ablation_notes, compared, differences, said
+
+    print_sortable(f"{reached.trained} of {reached.full} trainings", compared(study, reached))
+    if reached.differences:
+        print_sortable("differences on test, in points", differences(reached))
+    for line in (said(reached), *ablation_notes(study, reached, found)):
+        click.echo(line)
+
+
+def compared_for(
+    net: str, data: str, options: Mapping[str, Any], *, as_json: bool
+) -> tuple[Ablation, Mapping[Job, Trained]] | None:
+    """Plans and runs the comparison; None where only its plan was asked for."""
     from trifold.study.comparison import comparison_to_dict, different
 
     recipe = recipe_of(net, options)
@@ -162,35 +199,17 @@ def ablate(net: str, data: str, as_json: bool, **options: Any) -> None:
             _print_comparison(comparison)
             networks, seeds = different(comparison), options["seeds"]
             spent = sum(cost(one, num_classes=classes, in_channels=channels).multiply_adds for one in networks)
-            _print_hours(seeds * len(networks), seeds * spent, recipe, images, f"{len(networks)} networks")
+            print_hours(seeds * len(networks), seeds * spent, recipe, images, f"{len(networks)} networks")
         elif options["only_plan"]:
             print_json(comparison_to_dict(comparison))
         return comparison
 
-    def make(comparison: Comparison, common: Common) -> Ablation:
+    def make(comparison: Comparison, common: Common, _: Dataset) -> Ablation:
         from trifold.study.ablation import Ablation
 
         return Ablation(comparison=comparison, common=common, seeds=options["seeds"])
 
-    done = _run(planned, make, data, recipe, options)
-    if done is None:
-        return
-    from trifold.study.ablation import findings
-
-    study, found = done
-    reached = findings(study, found)
-    if as_json:
-        from dataclasses import asdict
-
-        print_json({**comparison_to_dict(study.comparison), "numbers": study.numbers, "findings": asdict(reached)})
-        return
-    from trifold.study.ablation_page import ablation_notes, compared, differences, said
-
-    print_sortable(f"{reached.trained} of {reached.full} trainings", compared(study, reached))
-    if reached.differences:
-        print_sortable("differences on test, in points", differences(reached))
-    for line in (said(reached), *ablation_notes(study, reached, found)):
-        click.echo(line)
+    return go(planned, make, data, recipe, options)
 
 
 @click.command()
@@ -276,7 +295,7 @@ def _print_comparison(comparison: Comparison) -> None:
         click.echo(f"no network of that cost, even with its width adjusted: {kind} at {factor:g} ({nearest:+.1%})")
 
 
-def _print_hours(trainings: int, multiply_adds: float, recipe: Recipe, images: int | None, beside: str) -> None:
+def print_hours(trainings: int, multiply_adds: float, recipe: Recipe, images: int | None, beside: str) -> None:
     """How many trainings there are, and about how long they take where the number of images is known.
 
     multiply_adds: of one image of each training, summed.
@@ -296,17 +315,19 @@ def print_sortable(title: str, table: Table) -> None:
     print_table(labelled(title, columns, [tuple(cell.shown for cell in row) for row in table.rows]))
 
 
-def _run(
+def go(
     planned: Callable[[int, int, int | None], Planned],
-    make: Callable[[Planned, Common], Asked],
+    make: Callable[[Planned, Common, Dataset], Asked],
     data: str,
     recipe: Recipe,
     options: Mapping[str, Any],
+    *,
+    weights: Mapping[str, Path] | None = None,
 ) -> tuple[Asked, Mapping[Job, Trained]] | None:
     """Plans the study, and runs or only collects it; None where only its plan was asked for.
 
     planned: given classes, channels and about how many images train, says what is to be trained; called before torch is
-    loaded where a first look at the data is enough, and again where that look was wrong.
+    loaded where a first look at the data is enough, and again where that look was wrong. weights: as for `run_study`.
     """
     from pathlib import Path
 
@@ -336,7 +357,7 @@ def _run(
         plan = planned(common.classes, common.channels, None if seen is None else seen.images)
     if options["only_plan"]:
         return None
-    study = make(plan, common)
+    study = make(plan, common, dataset)
     folder = Path(options["out"])
     about = {"data": dataset.name, "command": command_of(storage)}
     if options["collect"]:
@@ -347,7 +368,16 @@ def _run(
         trials = open_in(folder, storage, study.question, pruner=study.pruner)
         write_study(folder, study.question, about)
         machine = Machine(threads=options["threads"], inexact=options["inexact"])
-        found = run_study(study, dataset, trials, folder=folder, machine=machine, shown=_shown(study, folder))
+        found = run_study(
+            study,
+            dataset,
+            trials,
+            folder=folder,
+            runs=runs_of(options),
+            weights=weights,
+            machine=machine,
+            shown=_shown(study, folder),
+        )
     click.echo(f"report: {_report(folder, found)}", err=True)
     return study, found
 
@@ -367,6 +397,13 @@ def storage_of(options: Mapping[str, Any]) -> Storage:
             raise InvalidInput(f"--out must not have ?, # or % in its name, got {options['out']!r}")
         url = f"sqlite:///{(Path(options['out']) / TRIALS).resolve()}"
     return Storage(url=url, name=name)
+
+
+def runs_of(options: Mapping[str, Any]) -> Path | None:
+    """Where the run folders lie, if the options name a place."""
+    from pathlib import Path
+
+    return None if options["runs"] is None else Path(options["runs"])
 
 
 def command_of(storage: Storage) -> str:

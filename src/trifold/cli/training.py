@@ -86,7 +86,7 @@ def _run(
     from trifold.train.recipes import find_recipe
     from trifold.train.record import Plan, asked, run_id
     from trifold.train.run import train
-    from trifold.train.transfer import pretrained
+    from trifold.weights.loading import pretrained
 
     if options["time"] is not None and options["epochs"] is not None:
         raise InvalidInput("--time plans the epochs; give --epochs or --time, not both")

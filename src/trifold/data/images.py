@@ -13,17 +13,15 @@ from torch import Tensor
 from trifold._torchvision import v2
 from trifold.data.dataset import Dataset
 from trifold.data.decode import printable
-from trifold.data.preprocessing import Preprocessing
+from trifold.data.resize import Box, Levels, resized, to_levels
 from trifold.errors import InvalidData
+from trifold.preprocessing import Preprocessing
 
 MAX_BYTES = 8 * 2**30
 """The most that one set of images may take in memory."""
 
-_INTERPOLATION = {
-    "bilinear": v2.InterpolationMode.BILINEAR,
-    "bicubic": v2.InterpolationMode.BICUBIC,
-    "nearest": v2.InterpolationMode.NEAREST_EXACT,
-}
+LevelsBatch = UInt8[Tensor, "batch channels height width"] | Float[Tensor, "batch channels height width"]
+"""As `resize.Levels`: bytes, or float32 from 0 to 255."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,27 +40,31 @@ class Images:
 
 
 def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> UInt8[Tensor, "channels height width"]:
-    """The image as training saw it: its centre square, in the mode, resized (antialiased); not normalised."""
-    pixels = v2.functional.pil_to_tensor(image.convert(preprocessing.mode))
-    if image.size == (preprocessing.resolution, preprocessing.resolution):
-        return pixels
-    square = v2.functional.center_crop(pixels, [min(image.size)])
-    interpolation = _INTERPOLATION[preprocessing.interpolation]
-    size = [preprocessing.resolution, preprocessing.resolution]
-    return v2.functional.resize(square, size, interpolation=interpolation, antialias=True)
+    """The image as training sees it: in the mode, cropped and resized, not normalised.
+
+    Bytes, to which TensorFlow's resize is rounded and clipped; `to_levels` and `to_input` leave that as it is.
+    """
+    return _bytes(to_levels(image, preprocessing))
 
 
-def cropped(
-    image: Image.Image, box: tuple[int, int, int, int], preprocessing: Preprocessing
-) -> UInt8[Tensor, "channels height width"]:
-    """The box (left, top, width, height) of the image in pixels, resized to the resolution, as bytes."""
-    left, top, width, height = box
-    pixels = v2.functional.pil_to_tensor(image.convert(preprocessing.mode))
-    size = [preprocessing.resolution, preprocessing.resolution]
-    interpolation = _INTERPOLATION[preprocessing.interpolation]
-    return v2.functional.resized_crop(
-        pixels, top, left, height, width, size, interpolation=interpolation, antialias=True
-    )
+def to_input(image: Image.Image, preprocessing: Preprocessing) -> Float[Tensor, "channels height width"]:
+    """What a network takes for the image; float32.
+
+    With the resizer "pillow" bit for bit what timm's and torchvision's transforms for evaluation give; with
+    "tensorflow" TensorFlow's levels, bit for bit, of the pixels that Pillow decodes: TensorFlow's own JPEG decoder, as
+    it is by default, takes a faster and coarser transform.
+    """
+    return normalise(to_levels(image, preprocessing)[None], preprocessing)[0]
+
+
+def cropped(image: Image.Image, box: Box, preprocessing: Preprocessing) -> UInt8[Tensor, "channels height width"]:
+    """The box of the image, in place of the preprocessing's crop, resized to the resolution, as bytes."""
+    size = (preprocessing.resolution, preprocessing.resolution)
+    return _bytes(resized(image, box, size, preprocessing))
+
+
+def _bytes(levels: Levels) -> UInt8[Tensor, "channels height width"]:
+    return levels.round().clamp(0, 255).byte() if levels.is_floating_point() else levels
 
 
 def check_memory(dataset: Dataset, *preprocessings: Preprocessing) -> None:
@@ -119,10 +121,10 @@ def measured(preprocessing: Preprocessing, images: Images) -> Preprocessing:
     return replace(preprocessing, mean=tuple(means), std=tuple(stds))
 
 
-def normalise(
-    pixels: UInt8[Tensor, "batch channels height width"], preprocessing: Preprocessing
-) -> Float[Tensor, "batch channels height width"]:
-    """What a network takes: pixels over 255, less the mean, over the standard deviation; float32, channels last."""
-    scaled = v2.functional.to_dtype(pixels, torch.float32, scale=True)
+def normalise(levels: LevelsBatch, preprocessing: Preprocessing) -> Float[Tensor, "batch channels height width"]:
+    """What a network takes: levels over 255, less the mean, over the standard deviation; float32, channels last."""
+    levels = levels.float()
+    # torchvision's v2 multiplies by 1 / 255, which may differ in the last bit from the division of all others.
+    scaled = levels * (1 / 255) if preprocessing.resizer == "torch" else levels / 255
     batch = v2.functional.normalize(scaled, list(preprocessing.mean), list(preprocessing.std))
     return batch.contiguous(memory_format=torch.channels_last)

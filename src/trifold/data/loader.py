@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,8 +17,8 @@ from torch.utils.data import Dataset as TorchDataset
 from trifold.data.augment import crop_pixels
 from trifold.data.dataset import Sample
 from trifold.data.images import Images, cropped, to_pixels
-from trifold.data.preprocessing import Preprocessing
 from trifold.errors import Failed, InvalidData
+from trifold.preprocessing import Preprocessing
 
 Pixels = UInt8[Tensor, "batch channels height width"]
 
@@ -83,7 +84,7 @@ class Files:
             generator=torch.Generator(),  # for a seed that nothing here uses; else the global one would be drawn from
         )
         try:
-            for batch in loader:
+            for batch in _awaiting_deaths(loader):
                 if isinstance(batch, str):
                     raise InvalidData(batch)
                 yield batch
@@ -93,6 +94,21 @@ class Files:
             text = str(error).splitlines()[0]
             raise Failed(f"a worker that decodes images was lost: {text}; the same command goes on") from None
 
+
+def _awaiting_deaths(loader: DataLoader[Pixels | str]) -> Iterator[Pixels | str]:
+    """The batches; if a connection breaks, the signal by which torch tells of a worker's death has a while to come.
+
+    A killed worker's connection may break before that: so the cause is told, and not the symptom.
+    """
+    try:
+        yield from loader
+    except (ConnectionError, EOFError):
+        time.sleep(_HEARD)
+        raise
+
+
+_HEARD = 5.0
+"""Seconds within which the death of a worker is heard of; the signal ends the wait."""
 
 _Key = tuple[int, Sequence[float]]
 """What a worker is asked for: a sample's index and the draws of its crop, if any."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from trifold.data.loader import Files
-from trifold.data.preprocessing import plain
 from trifold.doctor.case import Case
 from trifold.doctor.findings import Check, Finding
 from trifold.doctor.start import Start
+from trifold.preprocessing import plain
 from trifold.train.machine import Machine
 from trifold.train.processes import ALONE
 from trifold.train.range_test import range_test

@@ -11,7 +11,7 @@ from trifold.errors import InvalidInput
 from trifold.network import Network
 from trifold.train.assemble import make_network
 from trifold.train.task import CPU
-from trifold.train.transfer import load_pretrained, pretrained
+from trifold.weights.loading import load_pretrained, pretrained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

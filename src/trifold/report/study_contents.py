@@ -86,6 +86,18 @@ class Dots(NamedTuple):
     caption: str = ""
 
 
+class Picture(NamedTuple):
+    """A picture that was drawn elsewhere. png: the file's bytes. alt: what it shows, in words."""
+
+    title: str
+    png: bytes
+    alt: str
+    caption: str = ""
+
+
+Block = Table | Plot | Dots | Picture
+
+
 class StudyPage(NamedTuple):
     """Everything on the page of a study, in its order.
 
@@ -96,7 +108,7 @@ class StudyPage(NamedTuple):
     question: str
     answer: str
     notes: tuple[str, ...]
-    blocks: tuple[Table | Plot | Dots, ...]
+    blocks: tuple[Block, ...]
     command: str
     machine: tuple[Fact, ...]
     versions: tuple[Fact, ...]

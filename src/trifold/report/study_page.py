@@ -8,11 +8,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from trifold.report.charts import data_uri
 from trifold.report.contents import Fact
 from trifold.report.markup import fact_table, name, scroll, section, text
 from trifold.report.page import write_page
 from trifold.report.study_charts import draw_dots, draw_plot
-from trifold.report.study_contents import Dots, Plot, StudyPage, Table, Value
+from trifold.report.study_contents import Block, Dots, Picture, Plot, StudyPage, Table, Value
 from trifold.report.study_markup import NUM_LOOKS, linked, look
 from trifold.report.study_points import is_shaded
 from trifold.report.study_script import SCRIPT
@@ -55,7 +56,7 @@ def _header(page: StudyPage) -> str:
     )
 
 
-def _block(block: Table | Plot | Dots) -> str:
+def _block(block: Block) -> str:
     match block:
         case Table():
             inside = _table(block)
@@ -65,6 +66,9 @@ def _block(block: Table | Plot | Dots) -> str:
             inside = _figure(draw_plot(block), _shades(block) + _legend(names, lines), block.caption)
         case Dots():
             inside = _figure(draw_dots(block), _legend(block.legend, [""] * len(block.legend)), block.caption)
+        case Picture():
+            said = f"<figcaption>{name(block.caption)}</figcaption>" if block.caption else ""
+            inside = f'<figure><img class="drawn" src="{data_uri(block.png)}" alt="{text(block.alt)}">{said}</figure>'
     return section(name(block.title), inside)
 
 

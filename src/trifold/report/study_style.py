@@ -38,6 +38,7 @@ text-align:inherit;position:relative;padding-right:1.1em}
 button:focus-visible,a:focus-visible,.chart:focus-visible{outline:2px solid var(--blue);outline-offset:2px}
 .explored{display:grid;grid-template-columns:minmax(0,41rem) minmax(0,1fr);gap:1rem 1.75rem;align-items:start}
 .canvas{position:relative}
+.drawn{max-width:100%;height:auto;background:#fff;border-radius:4px}
 .chart{touch-action:pan-y pinch-zoom}
 .chart text{font-size:12px}
 .chart .name{fill:var(--ink)}

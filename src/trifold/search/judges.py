@@ -15,17 +15,22 @@ from trifold.search.supernet_evaluate import evaluate_candidate
 from trifold.search.supernet_run import TrainedSupernet
 from trifold.train.assemble import Progress
 from trifold.train.machine import Machine
-from trifold.train.record import Plan
 from trifold.trials import Claim, Trained
 
 
-def by_training(search: Search, dataset: Dataset, *, folder: str | Path, machine: Machine | None = None) -> Evaluate:
-    """Judges candidates by a short training each, in run folders in folder/runs."""
-    common = search.common
+def by_training(
+    search: Search,
+    dataset: Dataset,
+    *,
+    folder: str | Path,
+    runs: str | Path | None = None,
+    machine: Machine | None = None,
+) -> Evaluate:
+    """Judges candidates by a short training each; folder, runs: as for `claimed.train_claimed`."""
 
     def evaluate(claim: Claim, network: Architecture, progress: Progress | None) -> Trained:
-        plan = Plan(architecture=network, recipe=common.recipe, seed=search.seed, split_seed=common.split_seed)
-        seen = train_claimed(claim, plan, dataset, folder=folder, machine=machine, progress=progress)
+        plan = search.common.plan(network, search.seed)
+        seen = train_claimed(claim, plan, dataset, folder=folder, runs=runs, machine=machine, progress=progress)
         hidden = {name: value for name, value in seen.facts.items() if name != "test"}  # nothing is chosen by it
         return replace(seen, facts=hidden)
 

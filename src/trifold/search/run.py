@@ -12,6 +12,7 @@ import torch
 
 from trifold.architecture import Architecture
 from trifold.claimed import Shown
+from trifold.errors import InvalidInput
 from trifold.search.question import Search
 from trifold.search.reward import reward
 from trifold.search.samplers import SAMPLERS
@@ -42,12 +43,31 @@ class Length:
 
     def reached(self, found: Found) -> bool:
         """Whether what is finished is enough."""
-        return len(found) >= self.candidates if self.spend is None else spent(found) >= self.spend
+        return len(found) >= self.candidates if self.spend is None else first_for(found, self.spend) is not None
 
 
 def spent(found: Found) -> float:
     """Multiply-adds of one image, summed over the candidates trained: alike in searches of equal compute."""
-    return float(sum(one.facts["costs"]["multiply_adds"] for one in found.values() if "same" not in one.facts))
+    return sum(map(_spent, found.values()), 0.0)
+
+
+def _spent(one: Trained) -> float:
+    return 0.0 if "same" in one.facts else float(one.facts["costs"]["multiply_adds"])
+
+
+def first_for(found: Found, spend: float) -> Found | None:
+    """The first candidates by number that together cost so much; None while one of them is missing.
+
+    Workers that were at others meanwhile finish those as well; the answer does not depend on how many there were.
+    """
+    total = 0.0
+    for number in range(len(found)):
+        if (number, 0) not in found:
+            return None
+        total += _spent(found[number, 0])
+        if total >= spend:
+            return {(own, 0): found[own, 0] for own in range(number + 1)}
+    return None
 
 
 def run_search(
@@ -118,11 +138,18 @@ def _the_same(search: Search, made: Trained, facts: Mapping[str, Any]) -> Traine
 
 
 def proposal(search: Search, number: int, found: Found, allowed: Callable[[Tokens], bool]) -> Tokens:
-    """The candidate of this number, given what is finished: told in order of number, the same to every worker."""
+    """The candidate of this number, given what is finished: told in order of number, the same to every worker.
+
+    Other choices of a network that is finished are not proposed while another one is found: they would tell nothing.
+    """
     sampler = SAMPLERS[search.sampler](search.space.sizes, seed=search.seed)
     for one in found.values():
         sampler.tell(tuple(one.facts["tokens"]), None if one.failed else one.score)
-    return sampler.ask(number, allowed)
+    made = {search.space.architecture(tuple(one.facts["tokens"])) for one in found.values()}
+    try:
+        return sampler.ask(number, lambda tokens: allowed(tokens) and search.space.architecture(tokens) not in made)
+    except InvalidInput:  # nothing new was found
+        return sampler.ask(number, allowed)
 
 
 def _made_before(search: Search, network: Architecture, found: Found) -> Job | None:

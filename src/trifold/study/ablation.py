@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import optuna
-
 from trifold.architecture import Architecture
 from trifold.claimed import Common
 from trifold.errors import InvalidInput
 from trifold.study.choose import Score, half_of_difference, seed_noise, verdict
 from trifold.study.comparison import FOUND, SINGLE, Comparison, comparison_from_dict, comparison_to_dict, different
 from trifold.study.measured import Measured, measure
+from trifold.study.run import TrainedToTheEnd, rounds
+from trifold.train.record import Plan
 from trifold.trials import Job, Trained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ablation:
+class Ablation(TrainedToTheEnd):
     """Everything that the trainings depend on. seeds: of every network, in [1, 100]."""
 
     comparison: Comparison
@@ -61,23 +61,13 @@ class Ablation:
                 names[number].append(point.kind + width)
         return tuple(" = ".join(one) for one in names)
 
-    def to_come(self, found: Mapping[Job, Trained]) -> int:
-        """How many trainings are still to come."""
-        return len(self.wanted(found))
-
-    @property
-    def pruner(self) -> optuna.pruners.BasePruner | None:
-        """None: all are wanted to their end."""
-        return None
+    def plan(self, job: Job) -> Plan:
+        """Of a training."""
+        return self.common.plan(self.networks[job[0]], job[1])
 
     def wanted(self, found: Mapping[Job, Trained]) -> list[Job]:
         """The trainings to come: one seed of all networks after another."""
-        jobs = [(number, seed) for seed in range(self.seeds) for number in range(len(self.networks))]
-        return [job for job in jobs if job not in found]
-
-    def may_stop(self, job: Job, found: Mapping[Job, Trained]) -> bool:  # noqa: ARG002  as every study's
-        """None may."""
-        return False
+        return rounds([self.seeds] * len(self.networks), found)
 
 
 def ablation_from(question: Mapping[str, Any]) -> Ablation:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trifold.report.markup import duration
-from trifold.report.study_contents import Dots, Plot, Series, StudyPage, Table, Value
+from trifold.report.study_contents import Block, Plot, Series, StudyPage, Table, Value
 from trifold.study.ablation import Ablation, Findings, findings, reference
 from trifold.study.comparison import SINGLE
 from trifold.study.comparison import Point as Compared
@@ -56,35 +56,19 @@ def ablation_page(ablation: Ablation, about: Mapping[str, Any], found: Found) ->
     names = ablation.names
     scaled = [one for one in comparison.points if one.sweep is None]
     swept = [one for one in comparison.points if one.sweep is not None]
-    numbers = dict(zip(map(id, comparison.points), ablation.numbers, strict=True))
-    blocks: list[Table | Plot | Dots] = []
-
-    def lines(points: list[Compared], *, from_baseline: bool) -> tuple[Series, ...]:
-        series = []
-        for kind in dict.fromkeys(one.kind for one in points):
-            own = [(one.candidate, numbers[id(one)]) for one in points if one.kind == kind]
-            if from_baseline:
-                own = [(comparison.baseline, 0), *own]
-            drawn = [
-                point(
-                    float(candidate.cost.multiply_adds),
-                    *reached.measured[number].test,
-                    f"{kind}: {names[number]}, {reached.measured[number].seeds} seeds",
-                )
-                for candidate, number in own
-                if number in reached.measured
-            ]
-            series.append(Series(kind, tuple(drawn)))
-        return tuple(series)
+    blocks: list[Block] = []
 
     if scaled and reached.measured:
         single = [one for one in scaled if one.kind in SINGLE]
-        blocks.append(_accuracy("Scaled alone and together (as Figure 8)", lines(scaled, from_baseline=True)))
+        blocks.append(scaled_plot(ablation, reached))
         if single and len(single) < len(scaled):
-            blocks.append(_accuracy("One dimension alone (as Figure 3)", lines(single, from_baseline=True)))
+            blocks.append(_accuracy("One dimension alone (as Figure 3)", _lines(ablation, reached, single)))
     if swept and reached.measured:
         blocks.append(
-            _accuracy("Width under four depths and resolutions (as Figure 4)", lines(swept, from_baseline=False))
+            _accuracy(
+                "Width under four depths and resolutions (as Figure 4)",
+                _lines(ablation, reached, swept, from_baseline=False),
+            )
         )
     blocks += [compared(ablation, reached), differences(reached)]
     blocks += [courses(found, names), runs(found, names)]
@@ -103,6 +87,36 @@ def ablation_page(ablation: Ablation, about: Mapping[str, Any], found: Found) ->
         machine=machine(found),
         versions=versions(found),
     )
+
+
+def scaled_plot(ablation: Ablation, reached: Findings) -> Plot:
+    """Every kind over its cost, from the baseline on."""
+    scaled = [one for one in ablation.comparison.points if one.sweep is None]
+    return _accuracy("Scaled alone and together (as Figure 8)", _lines(ablation, reached, scaled))
+
+
+def _lines(
+    ablation: Ablation, reached: Findings, points: list[Compared], *, from_baseline: bool = True
+) -> tuple[Series, ...]:
+    """A series for each kind of these points."""
+    names = ablation.names
+    numbers = dict(zip(map(id, ablation.comparison.points), ablation.numbers, strict=True))
+    series = []
+    for kind in dict.fromkeys(one.kind for one in points):
+        own = [(one.candidate, numbers[id(one)]) for one in points if one.kind == kind]
+        if from_baseline:
+            own = [(ablation.comparison.baseline, 0), *own]
+        drawn = [
+            point(
+                float(candidate.cost.multiply_adds),
+                *reached.measured[number].test,
+                f"{kind}: {names[number]}, {reached.measured[number].seeds} seeds",
+            )
+            for candidate, number in own
+            if number in reached.measured
+        ]
+        series.append(Series(kind, tuple(drawn)))
+    return tuple(series)
 
 
 def _accuracy(title: str, series: tuple[Series, ...]) -> Plot:

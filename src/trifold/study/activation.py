@@ -25,9 +25,9 @@ from trifold.cost import cost
 from trifold.data.dataset import content_digest
 from trifold.data.decode import decode, printable, read_bytes
 from trifold.data.images import normalise, to_pixels
-from trifold.data.preprocessing import plain
 from trifold.errors import InvalidData, InvalidInput
 from trifold.network import Network
+from trifold.preprocessing import plain
 from trifold.report.activation import ActivationMaps, Panel, Pixels, Row
 from trifold.report.figures import percent, short_number
 from trifold.train.folder import LOG, RECORD
@@ -246,9 +246,16 @@ def _maps_of(run: Looker, pictures: Sequence[Picture], name: str | None) -> list
 
 
 def figure_data(
-    runs: Sequence[Looker], pictures: Sequence[Picture], maps: Sequence[Sequence[ClassMap]]
+    runs: Sequence[Looker],
+    pictures: Sequence[Picture],
+    maps: Sequence[Sequence[ClassMap]],
+    *,
+    names: Sequence[str] = (),
 ) -> ActivationMaps:
-    """What `look` found, as the picture shows it: the centre square of each image, then each run's map over it."""
+    """What `look` found, as the picture shows it: the centre square of each image, then each run's map over it.
+
+    names: what the runs are called; none: their networks' names.
+    """
     rows = []
     for picture, found in zip(pictures, maps, strict=True):
         panels = [_panel(run, picture, one) for run, one in zip(runs, found, strict=True)]
@@ -257,7 +264,7 @@ def figure_data(
         lines = (printable("/".join(Path(picture.path).parts[-2:])), size)
         square = plain(min(width, height, SHOWN_SIDE), picture.image.mode)
         rows.append(Row(pixels=_array(to_pixels(picture.image, square)), lines=lines, panels=tuple(panels)))
-    names = [run.network.architecture.name for run in runs]
+    names = names or [run.network.architecture.name for run in runs]
     alike = len(set(names)) < len(names)
     columns = [
         (

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trifold.architecture import Architecture
-from trifold.claimed import RUNS
 from trifold.report.markup import duration
-from trifold.report.study_contents import Dots, Plot, Point, Series, StudyPage, Table, Value
+from trifold.report.study_contents import Block, Plot, Point, Series, StudyPage, Table, Value
 from trifold.search.run import Found, front, ranked, spent
 from trifold.search.space import size
 from trifold.stages import stage_rows
@@ -100,15 +99,15 @@ def architecture_notes(searched: Searched) -> tuple[str, ...]:
 def architecture_page(searched: Searched, about: Mapping[str, Any]) -> StudyPage:
     """What is finished of a search, as a page. about: `data` and `command`."""
     search, reached = searched.search, searched.outcome
-    blocks: list[Table | Plot | Dots] = []
+    blocks: list[Block] = []
     if ranked(searched.found):
-        blocks += [_front_plot(searched), _growth(searched)]
+        blocks += [front_plot(searched), growth(searched)]
     if searched.contest is not None and reached is not None and reached.measured:
         blocks += [contested(searched, searched.contest, reached), differences(reached)]
         agreement = _agreement(searched.contest, searched.full)
         blocks += [agreement] if agreement.series[0].points else []
     if searched.chosen is not None:
-        blocks.append(_stages(searched, searched.chosen))
+        blocks.append(stages(searched, searched.chosen))
     blocks += [front_table(searched), candidates(searched)]
     if searched.contest is not None and searched.full:
         blocks.append(runs(searched.full, searched.contest.names))
@@ -139,10 +138,11 @@ def architecture_page(searched: Searched, about: Mapping[str, Any]) -> StudyPage
 
 
 def _link(one: Trained) -> str:
-    return f"{RUNS}/{one.facts['run']}/{PAGE}" if "run" in one.facts else ""
+    return f"{one.facts['run']}/{PAGE}" if "run" in one.facts else ""
 
 
-def _front_plot(searched: Searched) -> Plot:
+def front_plot(searched: Searched) -> Plot:
+    """Every candidate, those of random search, and the front."""
     measure = searched.measures[0]
 
     def points(found: Found, only: set[tuple[int, int]] | None = None) -> tuple[Point, ...]:
@@ -166,7 +166,9 @@ def _front_plot(searched: Searched) -> Plot:
     )
 
 
-def _growth(searched: Searched) -> Plot:
+def growth(searched: Searched) -> Plot:
+    """The best reward so far, over the candidates."""
+
     def so_far(found: Found) -> tuple[Point, ...]:
         points, best = [], -math.inf
         for place, one in enumerate(found.values(), start=1):
@@ -220,7 +222,9 @@ def contested(searched: Searched, contest: Contest, reached: Outcome) -> Table:
                 Value(str(got.seeds), got.seeds),
                 Value(plus_minus(*got.minival), got.minival[0]),
                 Value(plus_minus(*got.test), got.test[0]),
-                Value(f"{reached.worth[number]:.2f}", reached.worth[number]),
+                _NONE
+                if math.isnan(reached.worth[number])
+                else Value(f"{reached.worth[number]:.2f}", reached.worth[number]),
                 _NONE if entrant.estimate is None else Value(f"{entrant.estimate:.2f}", entrant.estimate),
                 Value(str(network.num_blocks), network.num_blocks),
                 Value(str(network.resolution), network.resolution),
@@ -248,7 +252,8 @@ def differences(reached: Outcome) -> Table:
     return Table("Differences on test, in points", ("difference", "points", "95 % interval", "verdict"), rows, note)
 
 
-def _stages(searched: Searched, chosen: Architecture) -> Table:
+def stages(searched: Searched, chosen: Architecture) -> Table:
+    """A network as the paper's Table 1 has it."""
     classes, channels = searched.search.common.classes, searched.search.common.channels
     rows = tuple(
         (

@@ -16,6 +16,7 @@ from trifold.study.choose import Choice, Score, choose, mean_and_interval, next_
 from trifold.study.directions import Plan as Directions
 from trifold.study.directions import going_on, named, plan_from_dict, plan_to_dict, shares
 from trifold.study.pruning import Hopeless, replay
+from trifold.train.record import Plan
 from trifold.trials import Job, Trained
 
 
@@ -73,6 +74,10 @@ class Search:
     def names(self) -> tuple[str, ...]:
         """Each candidate by its first direction."""
         return tuple(named(one.directions[0]) for one in self.directions.candidates)
+
+    def plan(self, job: Job) -> Plan:
+        """Of a training."""
+        return self.common.plan(self.networks[job[0]], job[1])
 
     def to_come(self, found: Mapping[Job, Trained]) -> int:
         """How many trainings are still to come, as far as is known."""

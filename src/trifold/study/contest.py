@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import optuna
 from numpy.typing import NDArray
 
 from trifold.architecture import Architecture, from_dict, to_dict
@@ -26,6 +25,8 @@ from trifold.search.survey import COUNTED
 from trifold.study.choose import half_of_difference, pooled_noise, verdict
 from trifold.study.directions import EQUAL, equal_cost
 from trifold.study.measured import Measured, measure
+from trifold.study.run import TrainedToTheEnd, rounds
+from trifold.train.record import Plan
 from trifold.trials import Job, Trained
 
 FOUND, RANDOM, BASELINE, SAMPLE = "found", "random", "baseline", "sample"
@@ -42,13 +43,15 @@ RESAMPLED = 2_000
 class Entrant:
     """A network that is trained in full. roles: why. seeds: of its trainings.
 
-    estimate: the accuracy that the search took it to have, in percent, or None if it was not a candidate.
+    estimate: the accuracy that the search took it to have, in percent, or None if it was not a candidate. costs: by
+    measure, all that the search knew; of one that was no candidate, those that are counted.
     """
 
     architecture: Architecture
     roles: tuple[str, ...]
     seeds: int
     estimate: float | None
+    costs: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contest:
+class Contest(TrainedToTheEnd):
     """The trainings in full, as a study. common: its recipe is the full one, its split the search's."""
 
     entrants: tuple[Entrant, ...]
@@ -85,6 +88,7 @@ class Contest:
                 "roles": list(one.roles),
                 "seeds": one.seeds,
                 "estimate": one.estimate,
+                "costs": dict(one.costs),
             }
             for one in self.entrants
         ]
@@ -106,24 +110,13 @@ class Contest:
             names.append(role if role == BASELINE else f"{role} {counts[role]}")
         return tuple(names)
 
-    def to_come(self, found: Found) -> int:
-        """How many trainings are still to come."""
-        return len(self.wanted(found))
-
-    @property
-    def pruner(self) -> optuna.pruners.BasePruner | None:
-        """None: all are wanted to their end."""
-        return None
+    def plan(self, job: Job) -> Plan:
+        """Of a training."""
+        return self.common.plan(self.networks[job[0]], job[1])
 
     def wanted(self, found: Found) -> list[Job]:
         """The trainings to come: one seed of all networks after another."""
-        most = max((one.seeds for one in self.entrants), default=0)
-        jobs = [(number, seed) for seed in range(most) for number, one in enumerate(self.entrants) if seed < one.seeds]
-        return [job for job in jobs if job not in found]
-
-    def may_stop(self, job: Job, found: Found) -> bool:  # noqa: ARG002  as every study's
-        """None may."""
-        return False
+        return rounds([one.seeds for one in self.entrants], found)
 
 
 def contest_from(question: Mapping[str, Any]) -> Contest:
@@ -134,6 +127,7 @@ def contest_from(question: Mapping[str, Any]) -> Contest:
             roles=tuple(one["roles"]),
             seeds=one["seeds"],
             estimate=one["estimate"],
+            costs=one["costs"],
         )
         for one in question["entrants"]
     )
@@ -152,31 +146,32 @@ def make_contest(search: Search, found: Found, beside: Found, common: Common, ru
         raise InvalidInput("search: no candidate was evaluated without failing, so there is nothing to train in full")
     everything = [*((found, job) for job in ranked(found)), *((beside, job) for job in ranked(beside))]
     roles: dict[Architecture, list[str]] = {}
-    estimates: dict[Architecture, float] = {}
+    known: dict[Architecture, Mapping[str, Any]] = {}
 
-    def enter(network: Architecture, role: str, estimate: float | None = None) -> None:
+    def enter(network: Architecture, role: str, facts: Mapping[str, Any] | None = None) -> None:
         own = roles.setdefault(network, [])
         if role not in own:
             own.append(role)
-        if estimate is not None:
-            estimates.setdefault(network, estimate)
+        if facts is not None:
+            known.setdefault(network, facts)
 
     for source, role in ((found, FOUND), (beside, RANDOM)):
         for job in ranked(source)[: rules.finalists]:
-            enter(_network(search, source[job]), role, source[job].facts["accuracy"])
+            enter(_network(search, source[job]), role, source[job].facts)
     best = _network(search, found[ranked(found)[0]])
     enter(at_cost(search, _multiply_adds(search, best)), BASELINE)
     by_estimate = sorted(everything, key=lambda one: -one[0][one[1]].facts["accuracy"])
     for place in _spread(len(by_estimate), rules.sample):
         source, job = by_estimate[place]
-        enter(_network(search, source[job]), SAMPLE, source[job].facts["accuracy"])
+        enter(_network(search, source[job]), SAMPLE, source[job].facts)
     name = search.space.baseline.name[:80]
     entrants = tuple(
         Entrant(
             architecture=replace(network, name=f"{name}-full-{number}"),
             roles=tuple(own),
             seeds=1 if own == [SAMPLE] else rules.seeds,
-            estimate=estimates.get(network),
+            estimate=known[network]["accuracy"] if network in known else None,
+            costs=known[network]["costs"] if network in known else _counted(search, network),
         )
         for number, (network, own) in enumerate(roles.items())
     )
@@ -185,6 +180,11 @@ def make_contest(search: Search, found: Found, beside: Found, common: Common, ru
 
 def _network(search: Search, one: Trained) -> Architecture:
     return search.space.architecture(tuple(one.facts["tokens"]))
+
+
+def _counted(search: Search, network: Architecture) -> dict[str, float]:
+    spent = cost(network, num_classes=search.common.classes, in_channels=search.common.channels)
+    return {name: float(getattr(spent, name)) for name in COUNTED}
 
 
 def _multiply_adds(search: Search, network: Architecture) -> int:
@@ -300,11 +300,10 @@ def outcome(search: Search, contest: Contest, full: Found) -> Outcome:
 
 
 def _worth(search: Search, entrant: Entrant, one: Measured) -> float:
-    """The reward of an entrant by its mean on minival."""
-    spent = cost(entrant.architecture, num_classes=search.common.classes, in_channels=search.common.channels)
-    costs = {name: float(getattr(spent, name)) for name in COUNTED}
-    targets = [target for target in search.targets if target.measure in costs]
-    return reward(one.minival[0], costs, targets)
+    """The reward of an entrant by its mean on minival; nan where a cost that is weighed is not known of it."""
+    if any(target.measure not in entrant.costs for target in search.targets):
+        return math.nan
+    return reward(one.minival[0], entrant.costs, search.targets)
 
 
 def _differences(measured: Mapping[int, Measured], chosen: Mapping[str, int], full: Found) -> tuple[Difference, ...]:

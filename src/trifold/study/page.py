@@ -15,21 +15,31 @@ from trifold.study.ablation_page import ablation_page
 from trifold.study.architecture_page import architecture_page
 from trifold.study.coefficients import Search, search_from
 from trifold.study.folder import PAGE, RECORDS, STUDY, Kept, read_study
+from trifold.study.miniature import kept_miniature
+from trifold.study.miniature_page import miniature_page
 from trifold.study.pieces import Found
 from trifold.study.search_page import search_page
 from trifold.study.searched import kept_search
+from trifold.study.transfer import Transfer, transfer_from
+from trifold.study.transfer_page import transfer_page
+
+Shown = Search | Ablation | Transfer
 
 
-def study_from(question: Mapping[str, Any]) -> Search | Ablation:
+def study_from(question: Mapping[str, Any]) -> Shown:
     """The study whose `question` this was. Raises InvalidData if it is none of this version."""
     try:
         if question["kind"] == "coefficients":
             return search_from(question)
         if question["kind"] == "ablation":
             return ablation_from(question)
+        if question["kind"] == "transfer":
+            return transfer_from(question)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InvalidData(f"the study's question is none of this version: {error!r}") from None
-    raise InvalidData(f"the study's kind must be coefficients, ablation or search, got {question['kind']!r:.60}")
+    raise InvalidData(
+        f"the study's kind must be coefficients, ablation, transfer, search or miniature, got {question['kind']!r:.60}"
+    )
 
 
 def draw(folder: str | Path) -> Path:
@@ -38,6 +48,8 @@ def draw(folder: str | Path) -> Path:
     try:
         if kept.question.get("kind") == "search":
             made = architecture_page(kept_search(Path(folder), kept), kept.about)
+        elif kept.question.get("kind") == "miniature":
+            made = miniature_page(kept_miniature(Path(folder)), kept.about)
         else:
             made = page(_checked(folder, kept), kept.about, kept.found)
     except InvalidInput:
@@ -49,7 +61,7 @@ def draw(folder: str | Path) -> Path:
     return path
 
 
-def _checked(folder: str | Path, kept: Kept) -> Search | Ablation:
+def _checked(folder: str | Path, kept: Kept) -> Shown:
     study = study_from(kept.question)
     for number, seed in kept.found:
         if not (0 <= number < len(study.networks) and seed >= 0):
@@ -59,8 +71,10 @@ def _checked(folder: str | Path, kept: Kept) -> Search | Ablation:
     return study
 
 
-def page(study: Search | Ablation, about: Mapping[str, Any], found: Found) -> StudyPage:
+def page(study: Shown, about: Mapping[str, Any], found: Found) -> StudyPage:
     """The page of a study with what is finished of it. about: `data` and `command`."""
     if isinstance(study, Search):
         return search_page(study, about, found)
+    if isinstance(study, Transfer):
+        return transfer_page(study, about, found)
     return ablation_page(study, about, found)

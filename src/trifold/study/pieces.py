@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 
-from trifold.claimed import RUNS, Common
+from trifold.claimed import Common
 from trifold.report.contents import Fact
 from trifold.report.markup import duration
 from trifold.report.study_contents import Plot, Point, Series, Table, Value
@@ -58,18 +59,19 @@ def courses(found: Found, names: Sequence[str]) -> Plot:
 
 def _address(one: Trained) -> str:
     """Of a run's page; one that was stopped has none."""
-    return f"{RUNS}/{one.facts['run']}/{PAGE}" if one.whole else ""
+    return f"{one.facts['run']}/{PAGE}" if one.whole else ""
 
 
 def runs(found: Found, names: Sequence[str]) -> Table:
     """Every training, linked to its own page."""
     rows = []
     for (number, seed), one in found.items():
+        run = PurePosixPath(one.facts["run"]).name
         test, seconds = one.facts.get("test"), float(one.facts["seconds"])
         ended = "to its end" if one.whole else f"stopped after {one.stopped} epochs"
         rows.append(
             (
-                Value(one.facts["run"], one.facts["run"], _address(one)),
+                Value(run, run, _address(one)),
                 Value(names[number], names[number]),
                 Value(str(seed), seed),
                 Value(f"{one.score:.2f}", one.score),

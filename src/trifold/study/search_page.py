@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trifold.report.study_contents import Dots, Plot, Point, Row, Series, StudyPage, Table, Value
+from trifold.report.study_contents import Block, Dots, Plot, Point, Row, Series, StudyPage, Table, Value
 from trifold.study.coefficients import Answer, Search, answer
 from trifold.study.directions import EQUAL, named
 from trifold.study.pieces import Found, courses, epochs, machine, plus_minus, point, runs, sizes, versions
@@ -78,9 +78,9 @@ def search_page(search: Search, about: Mapping[str, Any], found: Found) -> Study
     """What is finished of a search, as a page. about: `data` and `command`."""
     reached = answer(search, found)
     baseline, plan = search.baseline.name, search.directions
-    blocks: list[Table | Plot | Dots] = []
+    blocks: list[Block] = []
     if reached.choice is not None:
-        blocks += [_dots(search, reached), _map(search, reached), standings(search, reached)]
+        blocks += [dots(search, reached), _map(search, reached), standings(search, reached)]
     blocks += [
         _candidates(search),
         courses(found, search.names),
@@ -103,7 +103,8 @@ def search_page(search: Search, about: Mapping[str, Any], found: Found) -> Study
     )
 
 
-def _dots(search: Search, reached: Answer) -> Dots:
+def dots(search: Search, reached: Answer) -> Dots:
+    """Each candidate's mean and fitted score. The answer must have a choice."""
     assert reached.choice is not None
     rows = []
     ranked = sorted(zip(reached.candidates, reached.choice.standings, strict=True), key=lambda one: -one[1].fitted)

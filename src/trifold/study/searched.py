@@ -9,7 +9,7 @@ from typing import Any
 
 from trifold.architecture import Architecture
 from trifold.search.question import Search, question_from
-from trifold.search.run import Found, ranked, spent
+from trifold.search.run import Found, first_for, ranked, spent
 from trifold.study.contest import FOUND, Contest, Outcome, Rules, make_contest, outcome
 from trifold.study.folder import Kept, read_records
 from trifold.train.recipe import Recipe, from_dict
@@ -21,7 +21,7 @@ class Searched:
     """An architecture search with what is finished of it.
 
     beside: random search's candidates; contest, full: the trainings in full, once they are known, and what is finished
-    of them. candidates: how many the search is to have.
+    of them. candidates: how many the search is to have. judged: whether full trainings are to follow.
     """
 
     search: Search
@@ -30,11 +30,18 @@ class Searched:
     contest: Contest | None
     full: Found
     candidates: int
+    judged: bool
 
     @property
     def outcome(self) -> Outcome | None:
         """What the full trainings say."""
         return None if self.contest is None else outcome(self.search, self.contest, self.full)
+
+    @property
+    def to_come(self) -> bool:
+        """Whether anything of it is still to come."""
+        reached = self.outcome
+        return len(self.found) < self.candidates or (self.judged and (reached is None or reached.to_come > 0))
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -82,11 +89,21 @@ class Extent:
 
 def standing(search: Search, extent: Extent, found: Found, beside: Found, full: Found) -> Searched:
     """What stands, the contest among it once the candidates that it follows from are all there."""
-    contest = None
-    done = len(found) >= extent.candidates and (not extent.beside or (beside and spent(beside) >= spent(found)))
+    contest, done = None, len(found) >= extent.candidates
+    if done and extent.beside:
+        enough = first_for(beside, spent(found))
+        done, beside = enough is not None, enough or beside
     if done and extent.rules is not None and ranked(found):
         contest = make_contest(search, found, beside, replace(search.common, recipe=extent.recipe), extent.rules)
-    return Searched(search=search, found=found, beside=beside, contest=contest, full=full, candidates=extent.candidates)
+    return Searched(
+        search=search,
+        found=found,
+        beside=beside,
+        contest=contest,
+        full=full,
+        candidates=extent.candidates,
+        judged=extent.rules is not None,
+    )
 
 
 def kept_search(folder: Path, kept: Kept) -> Searched:

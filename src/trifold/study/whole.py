@@ -42,7 +42,7 @@ Say = Callable[[str], AbstractContextManager[Progress | None]]
 
 @dataclass(kw_only=True)
 class Sitting:
-    """A worker's part in a search. measures: every cost by name. say: None is silent.
+    """A worker's part in a search. measures: every cost by name. runs: of run folders. say: None is silent.
 
     found, beside, full: what is finished, as it grows.
     """
@@ -53,6 +53,7 @@ class Sitting:
     storage: Storage
     folder: Path
     measures: Mapping[str, Measure]
+    runs: Path | None = None
     machine: Machine | None = None
     say: Say | None = None
     found: Found = field(default_factory=dict)
@@ -80,7 +81,15 @@ class Sitting:
             trials = open_study(self._part(full_name(contest)), contest.question)
             names = contest.names
             shown = self._shown("full", "full training", lambda job: f" {names[job[0]]}, seed {job[1]}")
-            self.full = run_study(contest, self.dataset, trials, folder=self.folder, machine=self.machine, shown=shown)
+            self.full = run_study(
+                contest,
+                self.dataset,
+                trials,
+                folder=self.folder,
+                runs=self.runs,
+                machine=self.machine,
+                shown=shown,
+            )
         self.write()
         return self.standing
 
@@ -135,7 +144,7 @@ class Sitting:
     def _evaluate(self) -> Evaluate:
         """Who judges; a supernet is trained here first, by one worker while the others wait."""
         if self.search.evaluator == "training":
-            return by_training(self.search, self.dataset, folder=self.folder, machine=self.machine)
+            return by_training(self.search, self.dataset, folder=self.folder, runs=self.runs, machine=self.machine)
         if self._judge is None:
             question = {name: self.search.question[name] for name in ("space", "common", "seed")}
             trials = open_study(self._part("supernet"), {"kind": "supernet", **question})

@@ -16,18 +16,18 @@ from trifold.data.dataset import Dataset
 from trifold.data.decode import MIN_SIDE
 from trifold.data.images import Images, load, measured
 from trifold.data.loader import Files, Held
-from trifold.data.preprocessing import STANDARD, Preprocessing, plain
 from trifold.data.split import Split, split
 from trifold.errors import InvalidInput
 from trifold.layers import Numerics
 from trifold.network import Network, build
+from trifold.preprocessing import STANDARD, Preprocessing, plain
 from trifold.train.evaluate import NEAREST_IMAGES
 from trifold.train.machine import Machine
 from trifold.train.processes import Processes
 from trifold.train.randomness import stream_seed
 from trifold.train.record import Plan
 from trifold.train.task import Task
-from trifold.train.transfer import Loaded, Pretrained, load_pretrained
+from trifold.weights.loading import Loaded, Pretrained, load_pretrained
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trifold.data.images import Images, normalise
 from trifold.data.loader import Files, Held
-from trifold.data.preprocessing import Preprocessing
+from trifold.preprocessing import Preprocessing
 from trifold.train.processes import gathered
 from trifold.train.task import CPU, Task
 
@@ -95,14 +95,19 @@ def predictions(
 @torch.inference_mode()
 def probabilities(
     network: nn.Module,
-    pixels: UInt8[Tensor, "images channels height width"],
+    levels: UInt8[Tensor, "images channels height width"] | Float[Tensor, "images channels height width"],
     preprocessing: Preprocessing,
     *,
     device: torch.device = CPU,
 ) -> Float[Tensor, "images classes"]:
-    """The probability of each class for each image; the network, on the device, is left in evaluation mode."""
+    """The probability of each class for each image; the network, on the device, is left in evaluation mode.
+
+    levels: what `to_pixels` gives, or, of TensorFlow's resize, the exact values of `to_levels`.
+    """
     network.eval()
-    outputs = [network(normalise(batch.to(device), preprocessing)).float().softmax(1) for batch in pixels.split(BATCH)]
+    outputs = [
+        network(normalise(batch.to(device), preprocessing)).float().softmax(1) for batch in torch.split(levels, BATCH)
+    ]
     return torch.cat(outputs)
 
 

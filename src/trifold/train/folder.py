@@ -16,10 +16,11 @@ from typing import Any
 from trifold.data.decode import printable
 from trifold.errors import Failed, InvalidData, InvalidInput
 from trifold.train.record import Record, read_record
+from trifold.weights import files
 
 logger = logging.getLogger(__name__)
 
-ARCHITECTURE, WEIGHTS, LOG, RECORD = "architecture.toml", "weights.safetensors", "log.jsonl", "record.json"
+ARCHITECTURE, WEIGHTS, LOG, RECORD = "architecture.toml", files.NAME, "log.jsonl", "record.json"
 RECIPE = "recipe.toml"
 CHECKPOINT, LOCK, EVENTS = "checkpoint.pt", ".lock", "tensorboard"
 CURVES, CONFUSION, PAGE = "curves.png", "confusion.png", "report.html"
@@ -34,6 +35,10 @@ The checkpoint goes when the record is there. TensorBoard's events lie in a fold
 
 class OtherRun(InvalidData):
     """The folder holds a run of another id than the one asked for."""
+
+
+class InUse(InvalidData):
+    """Another process writes to the folder."""
 
 
 def finished_run(folder: Path, wanted: str, *, overwrite: bool) -> Record | None:
@@ -80,7 +85,7 @@ def begun_run(folder: Path, wanted: str) -> tuple[dict[str, Any], int] | None:
 def locked(folder: Path) -> Iterator[None]:
     """Within it no other process writes to the run folder; the lock goes with the process, however it ends.
 
-    Raises InvalidData if another process has it, or the folder cannot be written to.
+    Raises InUse if another process has it, InvalidData if the folder cannot be written to.
     """
     try:
         file = (folder / LOCK).open("a+b", buffering=0)
@@ -93,7 +98,7 @@ def locked(folder: Path) -> Iterator[None]:
         except (BlockingIOError, PermissionError):  # POSIX allows either
             file.seek(0)
             holder = printable(file.read(100).decode(errors="replace").strip()) or "another process"
-            raise InvalidData(
+            raise InUse(
                 f"{printable(folder)}: is being written to by {holder}; wait for it, or give another folder"
             ) from None
         except OSError as error:  # a file system without locks
@@ -102,6 +107,17 @@ def locked(folder: Path) -> Iterator[None]:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}\n".encode())
         yield
+
+
+def in_use(folder: Path) -> bool:
+    """Whether another process writes to the run folder. Raises InvalidData if it cannot be written to."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with locked(folder):
+            return False
+    except InUse:
+        return True
 
 
 def make_folder(folder: Path) -> None:

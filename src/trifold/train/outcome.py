@@ -26,7 +26,7 @@ from trifold.train.metrics import quality
 from trifold.train.record import Plan, Record, Result
 from trifold.train.summary import run_page
 from trifold.train.tensorboard import write_events
-from trifold.train.transfer import Loaded
+from trifold.weights.loading import Loaded
 
 PACKAGES = ("trifold", "torch", "torchvision", "numpy", "pillow", "scikit-learn", "timm")
 

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import trifold._torchvision  # noqa: F401  timm imports torchvision, which needs the guard first
 from trifold.errors import InvalidInput
 from trifold.train.recipe import Recipe
+from trifold.weights.layouts import row_of
 
 RMSPROP_DECAY, RMSPROP_EPSILON = 0.9, 1e-3
 """Of the mean squares, and within the root (tensorflow/tpu utils.py build_optimizer)."""
@@ -26,12 +27,6 @@ def row_depths(network: nn.Module) -> dict[str, int]:
     rows = dict.fromkeys(row_of(name) for name, _ in network.named_parameters())
     before = [row for row in reversed(rows) if row != "classifier"]
     return {"classifier": 0} | {row: depth for depth, row in enumerate(before, start=1)}
-
-
-def row_of(name: str) -> str:
-    """The part that a tensor belongs to, by its name: stem, stages.0, ..., head or classifier."""
-    parts = name.split(".")
-    return ".".join(parts[: 2 if parts[0] == "stages" else 1])
 
 
 def _norms(network: nn.Module) -> dict[str, _BatchNorm]:

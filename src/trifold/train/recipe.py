@@ -166,14 +166,15 @@ class Recipe:
         return asdict(self)
 
 
+def fractions(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with whole numbers as fractions where the field has one: `--set lr=1` is lr=1.0, also in digests."""
+    return {name: float(one) if name in _RANGES and type(one) is int else one for name, one in values.items()}
+
+
 def from_dict(data: Mapping[str, Any]) -> Recipe:
     """The recipe that to_dict wrote. Raises InvalidInput if a field is missing, unknown or out of range."""
-    # A command's `--set lr=1` leaves a whole number where the field has a fraction; the two are equal.
-    values: dict[str, Any] = {
-        name: float(one) if name in _RANGES and type(one) is int else one for name, one in data.items()
-    }
     try:
-        return Recipe(**values)
+        return Recipe(**fractions(data))
     except TypeError as error:
         raise InvalidInput(f"recipe: fields do not fit: {error}") from None
 

@@ -12,7 +12,7 @@ from typing import Any
 from trifold.architecture import Architecture
 from trifold.cost import cost
 from trifold.errors import InvalidInput
-from trifold.train.recipe import Recipe, difference, from_dict
+from trifold.train.recipe import Recipe, difference, fractions, from_dict
 
 _DROP_RATES = ((8.4e6, 0.2), (15.4e6, 0.3), (36.2e6, 0.4))
 """Dropout of networks with at most so many parameters at 1000 classes, else 0.5: limits between the paper's models."""
@@ -180,7 +180,7 @@ def find_recipe(name: str, architecture: Architecture, changes: Mapping[str, Any
     for field in changes or {}:
         if field not in known:
             raise InvalidInput(f"recipe has no field {field!r}; its fields are {', '.join(known)}")
-    return replace(found, **(changes or {}))
+    return replace(found, **fractions(changes or {}))
 
 
 def base_of(recipe: Recipe, architecture: Architecture) -> Recipe:

@@ -14,7 +14,7 @@ from trifold.architecture import to_toml
 from trifold.data.dataset import Dataset
 from trifold.data.decode import printable
 from trifold.data.loader import Held
-from trifold.errors import Failed, InvalidData
+from trifold.errors import Failed
 from trifold.train import keeper, recipes
 from trifold.train.assemble import Assembled, Progress, assemble, cost_of
 from trifold.train.folder import (
@@ -23,6 +23,7 @@ from trifold.train.folder import (
     LOG,
     RECIPE,
     RECORD,
+    InUse,
     begun_run,
     clear,
     clear_unfinished,
@@ -41,7 +42,7 @@ from trifold.train.processes import Processes, from_environment, from_first, joi
 from trifold.train.range_test import range_test
 from trifold.train.record import Plan, Record, Result, asked, run_id, write_atomic, write_record
 from trifold.train.stop import StopSign, listening
-from trifold.train.transfer import Pretrained
+from trifold.weights.loading import Pretrained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +94,10 @@ def train(
     after_epoch: called with all epochs so far when one is saved, and when a begun run goes on; what it raises ends this
     sitting, and the same call goes on from there. For a finished run it is not called.
 
-    Raises InvalidData if the split needs more images, or the folder holds anything but a run, is being written to, or
-    its run was begun with other threads, processes or versions; OtherRun if it holds another run and overwrite is not
-    asked for; Stopped after SIGTERM or Ctrl-C, when all is saved; Failed if the disk is full or a process is lost.
+    Raises InvalidData if the split needs more images, or the folder holds anything but a run, or its run was begun with
+    other threads, processes or versions; InUse if another process writes to it; OtherRun if it holds another run and
+    overwrite is not asked for; Stopped after SIGTERM or Ctrl-C, when all is saved; Failed if the disk is full or a
+    process is lost.
     """
     machine, processes = machine or Machine(), from_environment()
     overwrite = overwrite and not processes.restarts  # torchrun gives the first start's command again
@@ -153,9 +155,7 @@ def _check_unchanged(sitting: _Sitting, begun: tuple[dict[str, Any], int] | None
     """Raises InvalidData if another process began or ended a run in the folder before this one had the lock."""
     finished = finished_run(sitting.folder, sitting.id, overwrite=False)
     if finished is not None or begun_run(sitting.folder, sitting.id) != begun:
-        raise InvalidData(
-            f"{printable(sitting.folder)}: another process wrote to it meanwhile; give the same command again"
-        )
+        raise InUse(f"{printable(sitting.folder)}: another process wrote to it meanwhile; give the same command again")
 
 
 @contextmanager

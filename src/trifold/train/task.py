@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trifold.data.loader import Files, Held
-from trifold.data.preprocessing import Preprocessing
+from trifold.preprocessing import Preprocessing
 from trifold.train.processes import ALONE, Processes
 from trifold.train.recipe import Recipe
 

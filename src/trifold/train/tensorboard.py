@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from trifold.data.decode import printable
@@ -68,6 +70,8 @@ def write_events(entries: Iterable[Mapping[str, Any]], folder: Path, *, started:
     since each file begins by telling TensorBoard to forget what it has read.
     """
     # Imported here: nothing but a training run writes events, and it takes part of a second.
+    # TensorBoard would load all of TensorFlow where that is installed; this module's presence is its own switch.
+    sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
     from torch.utils.tensorboard import SummaryWriter
 
     points = scalars(entries)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
 
 from trifold import weights
 from trifold.data.dataset import Dataset, Sample
 from trifold.data.decode import decode, printable, read_bytes
-from trifold.data.images import load, to_pixels
-from trifold.data.preprocessing import Preprocessing, from_dict
+from trifold.data.resize import to_levels
 from trifold.data.sources import is_there
 from trifold.data.split import split
 from trifold.errors import InvalidData, InvalidInput
 from trifold.network import Network
+from trifold.preprocessing import Preprocessing, from_dict
 from trifold.train.evaluate import BATCH, Evaluation, evaluation, probabilities
 from trifold.train.folder import RECORD, WEIGHTS
 from trifold.train.record import read_record
@@ -123,7 +126,7 @@ def _record_file(run: str | Path) -> Path:
 
 
 def predict(run: str | Path, paths: Sequence[str | Path], *, top: int = 5) -> tuple[Prediction, ...]:
-    """The `top` most probable classes of each image file, prepared exactly as in training.
+    """The `top` most probable classes of each image file, prepared exactly as the weights need it.
 
     Raises InvalidData naming the file if one is not an 8-bit grey or RGB image; InvalidInput if top is not 1 or more.
     """
@@ -133,8 +136,7 @@ def predict(run: str | Path, paths: Sequence[str | Path], *, top: int = 5) -> tu
     predictions: list[Prediction] = []
     for start in range(0, len(paths), BATCH):
         some = paths[start : start + BATCH]
-        pixels = [to_pixels(decode(read_bytes(Path(path)), path), trained.preprocessing) for path in some]
-        chances = probabilities(trained.network, torch.stack(pixels), trained.preprocessing)
+        chances = _chances(trained, (decode(read_bytes(Path(path)), path) for path in some))
         if not chances.isfinite().all():
             raise InvalidData(f"{printable(run)}: its network answers with values that are no numbers")
         best = chances.topk(min(top, len(trained.classes)))
@@ -161,10 +163,16 @@ def evaluate(run: str | Path, dataset: Dataset) -> Evaluation:
             f"its classes are {printable(', '.join(trained.classes[:20]))}"
         )
     places = [trained.classes.index(name) for name in dataset.classes]
-    own = tuple(replace(s, label=places[s.label]) for s in _held_out(run, dataset, trained))
-    (images,) = load(replace(dataset, classes=trained.classes, samples=own), trained.preprocessing)
-    predicted = probabilities(trained.network, images.pixels, trained.preprocessing).argmax(1)
-    return evaluation(trained.classes, predicted, images.labels)
+    samples = _held_out(run, dataset, trained)
+    batches = (samples[start : start + BATCH] for start in range(0, len(samples), BATCH))
+    predicted = torch.cat([_chances(trained, (sample.seen() for sample in some)).argmax(1) for some in batches])
+    return evaluation(trained.classes, predicted, torch.tensor([places[sample.label] for sample in samples]))
+
+
+def _chances(trained: Trained, images: Iterable[Image.Image]) -> Float[Tensor, "images classes"]:
+    """The probability of each class for each image, which is prepared exactly: TensorFlow's resize is not rounded."""
+    levels = torch.stack([to_levels(image, trained.preprocessing) for image in images])
+    return probabilities(trained.network, levels, trained.preprocessing)
 
 
 def _held_out(run: str | Path, dataset: Dataset, trained: Trained) -> tuple[Sample, ...]:

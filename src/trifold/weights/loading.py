@@ -1,13 +1,13 @@
 """Pretrained weights put into a network: those of our own, timm's and torchvision's, whole or in part.
 
-Whose they are is told by their names; see `trifold.train.pretrained` for the files.
+Whose they are is told by their names; see `trifold.weights.readers` for the files.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,10 +17,11 @@ from trifold.architecture import Architecture
 from trifold.data.decode import printable
 from trifold.errors import InvalidData, InvalidInput
 from trifold.network import Network
-from trifold.train.parameters import row_of
-from trifold.train.pretrained import Pretrained, pretrained
+from trifold.weights.convert import imported
+from trifold.weights.layouts import Slot, row_of, slots
+from trifold.weights.readers import Pretrained, pretrained
 
-__all__ = ["Loaded", "Pretrained", "load_pretrained", "pretrained"]
+__all__ = ["Loaded", "Pretrained", "load_pretrained", "load_whole", "pretrained"]
 
 _STAGE = re.compile(r"((?:stages\.|blocks\.|features\.|layer)[0-9]+\.)[0-9]+\.")
 """How names of our own, timm and torchvision begin where they say stage and block."""
@@ -31,19 +32,19 @@ class Loaded:
     """What became of a weights file in a network.
 
     loaded, initial: the network's tensors that were filled and that stay at their initialisation; unused: the file's
-    that were not used, by our names where they have one. Batch norm's step counters are in none. summed: whether the
-    stem's RGB kernels were summed for one grey channel.
+    that were not used, by our names where they have one. Batch norm's step counters are in none. adapted: whether the
+    stem's kernels were adapted to another number of channels.
     """
 
     loaded: tuple[str, ...]
     initial: tuple[str, ...]
     unused: tuple[str, ...]
-    summed: bool
+    adapted: bool
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} of {len(self.loaded) + len(self.initial)} tensors loaded ({_rows(self.loaded)})"]
-        if self.summed:
-            parts.append("the stem's kernels summed over RGB")
+        if self.adapted:
+            parts.append("the stem's kernels adapted to another number of channels")
         if self.initial:
             parts.append(f"{len(self.initial)} at their initialisation ({_rows(self.initial)})")
         if self.unused:
@@ -61,18 +62,19 @@ def load_pretrained(network: Network, pretrained: Pretrained) -> Loaded:
     """Copies every tensor whose name and shape fit into the network, and tells what was and what was not.
 
     Head and classifier may have other shapes than the file's and then stay as they are; so do stages after the file's
-    last. An RGB stem is summed over its channels for a network of one grey channel, which gives the output that three
-    equal channels would.
+    last. A stem of another number of channels is summed for one channel, which gives the output that equal channels
+    would; for other numbers its kernels are taken round and round and scaled by the ratio, as timm does: equal channels
+    give what they gave where the number is a multiple.
 
     Raises InvalidData, with the network unchanged, if nothing before the classifier fits, a tensor of the stem or the
-    stages has another shape, a stage has another depth, or the numbers of input channels do not go together.
+    stages has another shape, or a stage has another depth.
     """
     target = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith(weights.COUNTER)}
     try:
         places = _places(pretrained, network.architecture, target)
         found = {ours: pretrained.tensors[theirs] for theirs, ours in places.items()}
         unused = [name for name in pretrained.tensors if name not in places]
-        summed = _carry_stem(found, network.in_channels)
+        adapted = _carry_stem(found, network.in_channels)
         _check_body(found, target)
         fitting = {name: tensor for name, tensor in found.items() if tensor.shape == target[name].shape}
         if all(row_of(name) == "classifier" for name in fitting):
@@ -91,16 +93,47 @@ def load_pretrained(network: Network, pretrained: Pretrained) -> Loaded:
         loaded=tuple(name for name in target if name in fitting),
         initial=tuple(name for name in target if name not in fitting),
         unused=(*(name for name in found if name not in fitting), *unused),
-        summed=summed,
+        adapted=adapted,
     )
+
+
+def load_whole(network: Network, pretrained: Pretrained, layout: str) -> Loaded:
+    """As `load_pretrained`, of a file that must hold the whole network in a layout: nothing missing, nothing more.
+
+    Another number of classes leaves the classifier at its initialisation; a network without one takes the rest.
+
+    Raises InvalidData naming the first tensor that is missing, extra or of another shape, with the network unchanged;
+    InvalidInput as `imported`.
+    """
+    stem, *_, kernel, _ = slots(network.architecture, layout, num_classes=1)
+    tensors = pretrained.tensors
+    try:
+        whole = imported(
+            tensors,
+            network.architecture,
+            layout,
+            num_classes=_size(tensors, kernel, ours=0) or network.num_classes,
+            in_channels=_size(tensors, stem, ours=1) or network.in_channels,
+        )
+    except InvalidData as error:
+        raise InvalidData(f"{pretrained.source or 'pretrained weights'}: {error}") from None
+    return load_pretrained(network, replace(pretrained, tensors=whole, ordered=False))
+
+
+def _size(tensors: Mapping[str, Tensor], slot: Slot, *, ours: int) -> int:
+    """The length of a tensor's axis, counted in our layout; 0 if it is not there or has other axes."""
+    tensor = tensors.get(slot.name)
+    if tensor is None or tensor.ndim != len(slot.shape):
+        return 0
+    return tensor.shape[slot.order[ours] if slot.order else ours]
 
 
 def _schemes(architecture: Architecture) -> list[dict[str, str]]:
     """Their name -> our name of every tensor: timm's and torchvision's, where they have a network of such operators."""
     schemes = []
-    for names in (weights.timm_names, weights.torchvision_names):
+    for layout in ("timm", "torchvision"):
         try:
-            schemes.append({theirs: ours for ours, theirs in names(architecture).items()})
+            schemes.append({theirs: ours for ours, theirs in weights.names(architecture, layout).items()})
         except InvalidInput:
             continue
     return schemes
@@ -126,7 +159,7 @@ def _places_by_order(
 
     A network cut short has its head where a longer file's next stage begins.
     """
-    order = weights.timm_names(architecture)
+    order = weights.names(architecture, "timm")
     return {
         theirs: ours
         for (theirs, tensor), ours in zip(tensors.items(), order, strict=False)
@@ -139,19 +172,16 @@ def _in_body(name: str) -> bool:
 
 
 def _carry_stem(found: dict[str, Tensor], in_channels: int) -> bool:
-    """Sums RGB kernels of the stem for one grey channel, in place, and says whether that was needed.
-
-    Raises InvalidData for other numbers of channels.
-    """
+    """Adapts the stem's kernels to a number of channels, in place, and says whether that was needed."""
     name = "stem.conv.weight"
     if name not in found or found[name].ndim != 4 or found[name].shape[1] == in_channels:
         return False
-    if (found[name].shape[1], in_channels) != (3, 1):
-        raise InvalidData(
-            f"its stem takes {found[name].shape[1]} channels, the network's {in_channels}; "
-            "only from 3 to 1 can it be carried over"
-        )
-    found[name] = found[name].float().sum(1, keepdim=True)
+    kernels = found[name].float()
+    have = kernels.shape[1]
+    if in_channels == 1:
+        found[name] = kernels.sum(1, keepdim=True)
+    else:
+        found[name] = kernels[:, torch.arange(in_channels) % have] * (have / in_channels)
     return True
 
 
