@@ -382,13 +382,15 @@ def test_the_ends_have_the_most_and_the_least_of_what_is_ordered() -> None:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("num_random", [0, 2])
-def test_the_loss_is_the_sum_and_its_targets_are_detached(num_random: int, *, weighted: bool) -> None:
+@pytest.mark.parametrize(("num_random", "label_share"), [(0, 0.5), (2, 0.0), (2, 0.25), (2, 1.0)])
+def test_the_loss_is_the_sum_and_its_targets_are_detached(
+    num_random: int, label_share: float, *, weighted: bool
+) -> None:
     """Worked by hand with networks of the candidates' own, whose gradients are added where they belong."""
     supernet = supernet_of(MBCONV)
     class_weights = torch.tensor([1.0, 2.0, 0.5, 1.0, 0.5]) if weighted else None
     recipe = replace(QUICK, label_smoothing=0.1)
-    loss = loss_at(3, supernet, Sandwich(num_random=num_random), recipe, class_weights)
+    loss = loss_at(3, supernet, Sandwich(num_random=num_random, label_share=label_share), recipe, class_weights)
     with torch.random.fork_rng():
         torch.manual_seed(3)
         ends = [outermost(MBCONV, drawn(MBCONV), largest=end) for end in (True, False)]
@@ -399,7 +401,9 @@ def test_the_loss_is_the_sum_and_its_targets_are_detached(num_random: int, *, we
     losses = [batch_loss(outputs[0], labels, 0.1, class_weights)]
     taught = outputs[0].detach().softmax(1)
     scale = torch.ones(5) if class_weights is None else class_weights
-    losses += [(-(taught * out.log_softmax(1)).sum(1) * (taught @ scale)).mean() for out in outputs[1:]]
+    for out in outputs[1:]:
+        losses.append((1 - label_share) * (-(taught * out.log_softmax(1)).sum(1) * (taught @ scale)).mean())
+        losses.append(label_share * batch_loss(out, labels, 0.1, class_weights))
     expected = torch.stack(losses).sum()
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
     loss.backward()
@@ -493,3 +497,5 @@ def test_what_a_supernet_has_not_is_refused(field: str, value: object) -> None:
 def test_a_sandwich_is_checked(field: str, value: object) -> None:
     with pytest.raises(InvalidInput, match=f"sandwich: {field} must be a whole number of at least"):
         Sandwich(**{field: value})  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="sandwich: label_share must be a number from 0 to 1, got nan"):
+        Sandwich(label_share=float("nan"))

@@ -82,7 +82,7 @@ def test_the_folder_holds_log_weights_and_what_was_asked(
     assert record["id"] == entries[0]["id"]
     assert record["asked"] == entries[0]["asked"]
     assert record["asked"]["data"] == digits.fingerprint
-    assert record["asked"]["sandwich"] == {"num_random": 2, "batches": 20}
+    assert record["asked"]["sandwich"] == {"num_random": 2, "label_share": 0.5, "batches": 20}
     assert record["result"]["largest_minival_accuracy"] == entries[-1]["minival_accuracy"]
     # The log's accuracy is the largest candidate's, calibrated, with the weights (the average's) that were kept.
     assert evaluate_candidate(supernet, supernet.largest, task) == entries[-1]["minival_accuracy"]

@@ -55,13 +55,17 @@ class Sandwich:
     """The objective of a supernet's training (`train.loop.Objective`).
 
     A step's loss is a sum: of the largest candidate's, from the labels, with dropout and drop path; and those of the
-    smallest and of `num_random` candidates drawn evenly, whose targets are the largest one's probabilities for the
-    same images (2003.11142 §3.1). Operators and skips, which have no order, are drawn for the two ends as well. All
-    their graphs are held until the step's one backward pass.
-    num_random: at least 0. batches: as in `supernet_evaluate.candidate`, for the largest after each epoch.
+    smallest and of `num_random` candidates drawn evenly, whose targets are in part the largest one's probabilities for
+    the same images (2003.11142 §3.1), in part the labels. Operators and skips, which have no order, are drawn for the
+    two ends as well. All their graphs are held until the step's one backward pass.
+    num_random: at least 0. label_share: in [0, 1], how much of the others' loss is from the labels. With none, as in
+    the source, whose largest network is always the same one, a supernet of MnasNet's space learned nothing in 8 epochs:
+    each step's teacher is another network, still without knowledge, and most of the loss asks to answer as it does
+    (results/miniature). batches: as in `supernet_evaluate.candidate`, for the largest after each epoch.
     """
 
     num_random: int = 2
+    label_share: float = 0.5
     batches: int = BATCHES
 
     def __post_init__(self) -> None:
@@ -69,6 +73,8 @@ class Sandwich:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise InvalidInput(f"sandwich: {name} must be a whole number of at least {least}, got {value!r}")
+        if not 0 <= self.label_share <= 1:
+            raise InvalidInput(f"sandwich: label_share must be a number from 0 to 1, got {self.label_share!r}")
 
     def loss(self, runner: nn.Module, batch: Batch, task: Task, weights: Tensor | None) -> Tensor:
         """The sum of the losses. runner: the supernet."""
@@ -78,12 +84,17 @@ class Sandwich:
         others = [smallest, *(drawn(space) for _ in range(self.num_random))]
         with autocast(task):
             outputs = runner(batch.images, space.architecture(largest), regularised=True).float()
-        total = batch_loss(outputs, batch.targets, task.recipe.label_smoothing, weights)
+
+        def from_labels(outputs: Tensor) -> Tensor:
+            return batch_loss(outputs, batch.targets, task.recipe.label_smoothing, weights)
+
+        total = from_labels(outputs)
         taught = outputs.detach().softmax(1)
         for tokens in others:
             with autocast(task):
                 outputs = runner(batch.images, space.architecture(tokens)).float()
-            total = total + batch_loss(outputs, taught, 0.0, weights)
+            distilled = batch_loss(outputs, taught, 0.0, weights)
+            total = total + self.label_share * from_labels(outputs) + (1 - self.label_share) * distilled
         return total
 
     def to_evaluate(self, network: nn.Module, task: Task) -> nn.Module:
