@@ -6,50 +6,18 @@ import hashlib
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 
+from tests.hub import ASKED, COMMIT, serving
 from tests.tiny import TINY
 from trifold import weights
 from trifold.errors import InvalidData, InvalidInput
 from trifold.network import build
 from trifold.weights.fetch import fetch, place
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-FILES: dict[str, bytes] = {}
-ASKED: list[str] = []
-
-
-class Hub(BaseHTTPRequestHandler):
-    """Answers HEAD and GET for the files of FILES, as Hugging Face's hub answers them."""
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def _answer(self, *, body: bool) -> None:
-        ASKED.append(self.path)
-        content = FILES.get(self.path)
-        self.send_response(404 if content is None else 200)
-        if content is None:
-            self.send_header("X-Error-Code", "RepoNotFound")
-        content = content or b""
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing is written."""
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +31,9 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture
 def server(content: bytes) -> Iterator[str]:
     """The address of a server that has the file."""
-    FILES.clear()
-    ASKED.clear()
-    for revision in ("main", COMMIT):
-        FILES[f"/owner/tiny/resolve/{revision}/model.safetensors"] = content
-    FILES["/files/tiny.safetensors"] = content
-    hub = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=hub.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{hub.server_port}"
-    hub.shutdown()
-    thread.join()
-    hub.server_close()
+    files = {f"/owner/tiny/resolve/{revision}/model.safetensors": content for revision in ("main", COMMIT)}
+    with serving({**files, "/files/tiny.safetensors": content}) as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)

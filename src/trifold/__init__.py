@@ -20,6 +20,7 @@ from trifold.weight_sets import WeightSet, find_weights, weight_sets
 if TYPE_CHECKING:
     from trifold.create import create_model
     from trifold.network import Network, Numerics, build
+    from trifold.train.share import from_hub, push_to_hub
 
 __version__ = "0.1.0"
 
@@ -28,6 +29,8 @@ _NEED_TORCH = {
     "Numerics": "trifold.network",
     "build": "trifold.network",
     "create_model": "trifold.create",
+    "from_hub": "trifold.train.share",
+    "push_to_hub": "trifold.train.share",
 }
 
 __all__ = [
@@ -57,7 +60,9 @@ __all__ = [
     "find",
     "find_weights",
     "fit",
+    "from_hub",
     "list_models",
+    "push_to_hub",
     "read",
     "scale",
     "to_toml",

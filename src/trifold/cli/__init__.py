@@ -7,7 +7,20 @@ import time
 
 import click
 
-from trifold.cli import cam, describe, directions, doctor, family, miniature, search, study, training, transfer, weights
+from trifold.cli import (
+    cam,
+    describe,
+    directions,
+    doctor,
+    family,
+    miniature,
+    search,
+    share,
+    study,
+    training,
+    transfer,
+    weights,
+)
 from trifold.cli.options import BEGAN, is_first
 from trifold.errors import Failed, InvalidInput, Stopped
 
@@ -69,6 +82,7 @@ COMMANDS = (
     training.train,
     training.evaluate,
     training.predict,
+    share.share,
     cam.cam,
     doctor.doctor,
     directions.directions,

@@ -23,7 +23,7 @@ from trifold.train.folder import CONFUSION, CURVES, EVENTS, LOG, PAGE, WEIGHTS
 from trifold.train.log import read_log
 from trifold.train.loop import Training
 from trifold.train.metrics import quality
-from trifold.train.record import Plan, Record, Result
+from trifold.train.record import Plan, Record, Result, run_id
 from trifold.train.summary import run_page
 from trifold.train.tensorboard import write_events
 from trifold.weights.loading import Loaded
@@ -70,13 +70,24 @@ def _plain(loaded: Loaded) -> dict[str, Any]:
 
 
 def save_weights(folder: Path, run: Assembled, result: Result, wanted: dict[str, Any]) -> None:
-    """Writes the network with what is needed to use it: classes, preprocessing, recipe, what it was trained on."""
+    """Writes the network with what is needed to use it and to know how it came about, so that one file is the model."""
     metadata = {
         "classes": result.test.classes,
         "preprocessing": run.task.preprocessing.to_dict(),
         "recipe": run.task.recipe.to_dict(),
         "data": {"fingerprint": wanted["data"], "split_seed": wanted["split_seed"]},
         "accuracy": {"test": result.test.accuracy, "minival": result.minival_accuracy},
+        "training": {
+            "run": run_id(wanted),
+            "data": Path(result.data).name,  # not where it lies: files are given away
+            "images": result.images,
+            "tested": {"correct": result.test.correct, "total": result.test.total, "interval": result.test.interval},
+            "epochs": result.epochs,
+            "epoch": result.epoch,
+            "seed": wanted["seed"],
+            "pretrained": wanted["weights"],
+            "versions": result.versions,
+        },
     }
     network = run.network.cpu()
     weights.save(folder / WEIGHTS, network, {name: json.dumps(value) for name, value in metadata.items()})

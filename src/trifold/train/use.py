@@ -26,6 +26,7 @@ from trifold.preprocessing import Preprocessing, from_dict
 from trifold.train.evaluate import BATCH, Evaluation, evaluation, probabilities
 from trifold.train.folder import RECORD, WEIGHTS
 from trifold.train.record import read_record
+from trifold.weights.fetch import HUB, fetch
 
 logger = logging.getLogger(__name__)
 
@@ -49,15 +50,26 @@ class Trained:
     split_seed: int
 
 
-def load_run(run: str | Path) -> Trained:
-    """The network of a run folder, or of its weights file alone.
+def weights_file(run: str | Path) -> Path:
+    """The weights file of a run: a run folder's, the file itself, or of `hf:OWNER/NAME` the one that it is fetched to.
 
-    Raises InvalidData if there is none, or the file was not written by a run.
+    Raises InvalidData if there is none.
     """
+    if str(run).startswith(HUB):
+        return fetch(str(run))
     path = Path(run)
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         raise InvalidData(f"{printable(path)}: has no {WEIGHTS}; a finished run is needed")
+    return file
+
+
+def load_run(run: str | Path) -> Trained:
+    """The network of a run folder, of its weights file alone, or of one on the hub, `hf:OWNER/NAME[@REVISION]`.
+
+    Raises InvalidData if there is none, or the file was not written by a run.
+    """
+    file = weights_file(run)
     network, metadata = weights.load(file)
     try:
         trained = _trained(network, metadata)
