@@ -282,6 +282,30 @@ def test_finalists_are_weighed_by_a_cost_of_ones_own_as_well(done: Searched) -> 
     assert all(one.costs.keys() == MEASURES.keys() for one in done.contest.entrants)
 
 
+def test_every_finalist_has_a_baseline_of_its_cost_which_it_is_compared_with(done: Searched) -> None:
+    assert done.contest is not None
+    entrants = done.contest.entrants
+    finalists, baselines = (
+        {n: one.costs["multiply_adds"] for n, one in enumerate(entrants) if role in one.roles}
+        for role in (FOUND, BASELINE)
+    )
+    chosen = set()
+    for best, costs in finalists.items():
+        full = {job: replace(one, score=90.0 if job[0] == best else 10.0) for job, one in done.full.items()}
+        reached = replace(done, full=full).outcome
+        assert reached is not None
+        assert reached.chosen[FOUND] == best
+        nearest = min(baselines, key=lambda n: abs(baselines[n] - costs))
+        assert reached.chosen[BASELINE] == nearest
+        made = at_cost(done.search, int(costs))
+        assert replace(entrants[nearest].architecture, name=made.name) == made
+        chosen.add(nearest)
+        unmeasured = replace(done, full={job: one for job, one in full.items() if job[0] != nearest}).outcome
+        assert unmeasured is not None
+        assert BASELINE not in unmeasured.chosen  # rather than one of another cost
+    assert chosen == set(baselines)
+
+
 def test_finalists_are_chosen_by_minival_and_reward_alone(done: Searched) -> None:
     assert done.outcome is not None
     full = {job: replace(one, facts={**one.facts, "test": 0.0}) for job, one in done.full.items()}
@@ -340,7 +364,7 @@ def test_a_plan_prints_the_space_and_the_hours() -> None:
     assert "different networks" in done.output
     assert "of random choices are within the limits" in done.output
     assert "100 candidates of 2 epochs: about" in done.output
-    assert "then at most 31 full trainings of 25 epochs" in done.output
+    assert "then at most 37 full trainings of 25 epochs" in done.output
     asked_json = invoke("digits", "--plan", "--json", "--baseline", "efficientnet_mini")
     assert json.loads(asked_json.output)["choices"] == 648**5
 

@@ -48,7 +48,7 @@ _SEARCH_OPTIONS = (
     click.option("--no-random", is_flag=True, help="No random search with the same compute beside it."),
     click.option("--no-full", is_flag=True, help="Train nothing in full afterwards."),
     click.option("--finalists", type=click.IntRange(1, 50), default=3, show_default=True, help="Trained in full."),
-    click.option("--seeds", type=SEEDS, default=3, show_default=True, help="Of each finalist and the baseline."),
+    click.option("--seeds", type=SEEDS, default=3, show_default=True, help="Of each finalist and baseline."),
     click.option(
         "--sample", type=click.IntRange(0, 1000), default=10, show_default=True, help="For the rank correlation."
     ),
@@ -171,7 +171,7 @@ def _print_plan(space: Space, looked: Survey, seen: Glimpse, recipe: Recipe, opt
     click.echo(line)
     if not options["no_full"]:
         own = cost(space.baseline, num_classes=seen.classes, in_channels=seen.channels).multiply_adds
-        trainings = (searches * options["finalists"] + 1) * options["seeds"] + options["sample"]
+        trainings = (searches + 1) * options["finalists"] * options["seeds"] + options["sample"]
         full = trainings * hours(min(looked.mean, own) if options["targets"] else looked.mean, recipe.epochs)
         click.echo(
             f"then at most {trainings} full trainings of {recipe.epochs} epochs: about {about(full)} of one thread"

@@ -58,7 +58,7 @@ class Entrant:
 class Rules:
     """How much is trained in full.
 
-    finalists: of each search. seeds: of each finalist and the baseline. sample: networks of one seed for the ranks.
+    finalists: of each search. seeds: of each finalist and baseline. sample: networks of one seed for the ranks.
     """
 
     finalists: int = 3
@@ -107,7 +107,7 @@ class Contest(TrainedToTheEnd):
         for one in self.entrants:
             role = one.roles[0]
             counts[role] = counts.get(role, 0) + 1
-            names.append(role if role == BASELINE else f"{role} {counts[role]}")
+            names.append(f"{role} {counts[role]}")
         return tuple(names)
 
     def plan(self, job: Job) -> Plan:
@@ -137,8 +137,9 @@ def contest_from(question: Mapping[str, Any]) -> Contest:
 def make_contest(search: Search, found: Found, beside: Found, common: Common, rules: Rules) -> Contest:
     """Who is trained in full: the best of the search and of random search beside it, the baseline, and a sample.
 
-    beside: random search's candidates, or none. The baseline is brought to the multiply-adds of the search's best. The
-    sample is spread evenly over the ranks of all candidates.
+    beside: random search's candidates, or none. The baseline is brought to the multiply-adds of each of the search's
+    finalists, as the full trainings say which of them is found. The sample is spread evenly over the ranks of all
+    candidates.
 
     Raises InvalidInput if no candidate was evaluated.
     """
@@ -158,8 +159,12 @@ def make_contest(search: Search, found: Found, beside: Found, common: Common, ru
     for source, role in ((found, FOUND), (beside, RANDOM)):
         for job in ranked(source)[: rules.finalists]:
             enter(_network(search, source[job]), role, source[job].facts)
-    best = _network(search, found[ranked(found)[0]])
-    enter(at_cost(search, _multiply_adds(search, best)), BASELINE)
+    costs: list[int] = []
+    for job in ranked(found)[: rules.finalists]:
+        own = _multiply_adds(search, _network(search, found[job]))
+        if all(abs(own / other - 1) > EQUAL for other in costs):
+            costs.append(own)
+            enter(at_cost(search, own), BASELINE)
     by_estimate = sorted(everything, key=lambda one: -one[0][one[1]].facts["accuracy"])
     for place in _spread(len(by_estimate), rules.sample):
         source, job = by_estimate[place]
@@ -268,7 +273,7 @@ class Difference(NamedTuple):
 class Outcome:
     """What the full trainings say. measured, worth: of each entrant by number; worth: its reward by minival.
 
-    chosen: each role's best entrant by that, where it has one.
+    chosen: each role's best entrant by that, where it has one; of the baselines, the one at the found network's cost.
     differences: of the found network to random search's and the baseline; their intervals hold together (Bonferroni).
     """
 
@@ -285,10 +290,12 @@ def outcome(search: Search, contest: Contest, full: Found) -> Outcome:
     measured = measure(full)
     worth = {number: _worth(search, contest.entrants[number], one) for number, one in measured.items()}
     chosen = {}
-    for role in (FOUND, RANDOM, BASELINE):
+    for role in (FOUND, RANDOM):
         ones_of = [n for n, one in enumerate(contest.entrants) if role in one.roles and n in measured]
         if ones_of:
             chosen[role] = max(ones_of, key=worth.__getitem__)
+    if FOUND in chosen and (beside := _baseline_of(search, contest, chosen[FOUND])) in measured:
+        chosen[BASELINE] = beside
     return Outcome(
         measured=measured,
         worth=worth,
@@ -296,6 +303,15 @@ def outcome(search: Search, contest: Contest, full: Found) -> Outcome:
         differences=_differences(measured, chosen, full),
         rank=_rank(contest, full),
         to_come=contest.to_come(full),
+    )
+
+
+def _baseline_of(search: Search, contest: Contest, found: int) -> int:
+    """Which of the baselines costs what an entrant costs, or comes nearest."""
+    own = _multiply_adds(search, contest.entrants[found].architecture)
+    return min(
+        (number for number, one in enumerate(contest.entrants) if BASELINE in one.roles),
+        key=lambda number: abs(math.log(_multiply_adds(search, contest.entrants[number].architecture) / own)),
     )
 
 
