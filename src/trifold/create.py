@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, overload
+
+import torch
 
 from trifold import baselines
 from trifold.architecture import Architecture
@@ -18,6 +22,7 @@ from trifold.weights.layouts import row_of
 from trifold.weights.loading import Loaded, load_pretrained, load_whole
 from trifold.weights.readers import Pretrained
 from trifold.weights.readers import pretrained as read_weights
+from trifold.weights.recognition import layout_of, numerics_of, sizes
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +81,9 @@ def create_model(
     """The network of a shipped name (`efficientnet_b0`, `b0`, timm's spellings), a .toml file or an Architecture.
 
     num_classes: None for 1000, or for what the weights have.
-    pretrained: True for the architecture's first weight set, a tag of `trifold weights list` (`tf_aa`), a file or a
-    run folder. The weights bring their numerics and must hold the whole network; another number of classes leaves the
+    pretrained: True for the architecture's first weight set, a tag of `trifold weights list` (`tf_aa`), a file of any
+    kind that `weights.readers` reads or a run folder. The weights bring their numerics (where a file does not tell
+    them, the paper's are taken with a warning) and must hold the whole network; another number of classes leaves the
     classifier, and another number of channels adapts the stem, which a warning says. The images' preprocessing is
     `find_weights(name, tag).preprocessing`.
     strict: false takes what fits of a file, and a warning says what stays at its initialisation.
@@ -91,20 +97,25 @@ def create_model(
         raise InvalidInput(f"out_indices must be None unless features_only is true, got {out_indices!r}")
     architecture = name if isinstance(name, Architecture) else baselines.load(name)[0]
     known, file = _weights(architecture, pretrained)
-    own = known if known is not None else file
-    classes = num_classes if num_classes is not None else 1000 if known is None else known.num_classes
-    network = build(
-        architecture,
-        num_classes=0 if features_only else classes,
-        in_channels=in_channels,
-        numerics=numerics or (PAPER_NUMERICS if own is None else _numerics(own)),
-        drop_rate=0.0 if features_only else drop_rate,
-        drop_path_rate=drop_path_rate,
-        global_pool="avg" if features_only else global_pool,
-        seed=seed,
-    )
+    if file is not None and not file.ordered:
+        file = replace(file, layout=layout_of(file, architecture))
+    classes = num_classes if num_classes is not None else _classes(architecture, known, file)
+    device = torch.get_default_device()
+    with nullcontext() if file is None else torch.device("meta"):
+        network = build(
+            architecture,
+            num_classes=0 if features_only else classes,
+            in_channels=in_channels,
+            numerics=numerics or _numerics(architecture, known, file),
+            drop_rate=0.0 if features_only else drop_rate,
+            drop_path_rate=drop_path_rate,
+            global_pool="avg" if features_only else global_pool,
+            seed=seed,
+        )
     if file is not None:
-        _load(network, file, known, strict=strict)
+        _load(network, file, known, strict=strict, seed=seed)
+        if device.type != "cpu":
+            network.to(device)
     return network.features(out_indices) if features_only else network
 
 
@@ -126,18 +137,35 @@ def _weights(architecture: Architecture, wanted: bool | str | Path) -> tuple[Wei
     return known, read_weights(path)
 
 
-def _numerics(known: WeightSet | Pretrained) -> Numerics:
-    if isinstance(known, WeightSet):
+def _classes(architecture: Architecture, known: WeightSet | None, file: Pretrained | None) -> int:
+    """What the weights have; 1000 where there are none, or none with a classifier."""
+    if known is not None:
+        return known.num_classes
+    return (sizes(file, architecture)[0] if file is not None else 0) or 1000
+
+
+def _numerics(architecture: Architecture, known: WeightSet | None, file: Pretrained | None) -> Numerics:
+    """What the weights need; the paper's where there are none, or their file does not say, which a warning tells."""
+    if known is not None:
         return Numerics(bn_eps=known.bn_eps, bn_momentum=known.bn_momentum, padding=known.padding)
-    return known.numerics or PAPER_NUMERICS
+    if file is None:
+        return PAPER_NUMERICS
+    found = numerics_of(file, architecture)
+    if found is None:
+        logger.warning(
+            "%s: does not say which padding and bn_eps its weights need; taken are the paper's (timm's networks called "
+            "tf_), for timm's others give numerics=TORCH_NUMERICS",
+            file.source,
+        )
+    return found or PAPER_NUMERICS
 
 
-def _load(network: Network, file: Pretrained, known: WeightSet | None, *, strict: bool) -> None:
+def _load(network: Network, file: Pretrained, known: WeightSet | None, *, strict: bool, seed: int | None) -> None:
     """Fills the network, and says what could not be filled or had to be adapted."""
     if known is not None and strict:
-        loaded = load_whole(network, file, known.layout)
+        loaded = load_whole(network, file, known.layout if file.ordered else file.layout, seed=seed)
     else:
-        loaded = load_pretrained(network, file)
+        loaded = load_pretrained(network, file, seed=seed)
         if strict:
             _check_whole(loaded, file)
     if loaded.initial or loaded.adapted:

@@ -1,6 +1,6 @@
-"""Pretrained weights put into a network: those of our own, timm's and torchvision's, whole or in part.
+"""Pretrained weights in any layout put into a network, whole or in part.
 
-Whose they are is told by their names; see `trifold.weights.readers` for the files.
+See `trifold.weights.readers` for the files, `trifold.weights.recognition` for whose they are.
 """
 
 from __future__ import annotations
@@ -16,15 +16,22 @@ from trifold import weights
 from trifold.architecture import Architecture
 from trifold.data.decode import printable
 from trifold.errors import InvalidData, InvalidInput
-from trifold.network import Network
+from trifold.network import Network, initialise
 from trifold.weights.convert import imported
-from trifold.weights.layouts import Slot, row_of, slots
+from trifold.weights.layouts import LAYOUTS, row_of
 from trifold.weights.readers import Pretrained, pretrained
+from trifold.weights.recognition import in_our_order, layout_of, sizes, spots
 
 __all__ = ["Loaded", "Pretrained", "load_pretrained", "load_whole", "pretrained"]
 
-_STAGE = re.compile(r"((?:stages\.|blocks\.|features\.|layer)[0-9]+\.)[0-9]+\.")
-"""How names of our own, timm and torchvision begin where they say stage and block."""
+_STAGE = re.compile(
+    r"((?:stages\.|blocks\.|features\.|layer)[0-9]+\.)[0-9]+\."
+    r"|(block[0-9]+)[a-z]_"
+    r"|(_blocks\.|blocks_|conv2d_|depthwise_conv2d_|batch_normalization_)[0-9]+"
+)
+"""How names begin that say stage and block: ours, timm's and torchvision's; Keras'; those that count on."""
+
+_FOREIGN = tuple(name for name in LAYOUTS if name not in ("trifold", "keras_counted"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +65,10 @@ def _rows(names: Sequence[str]) -> str:
     return ", ".join(rows[:12]) + (", ..." if rows[12:] else "")
 
 
-def load_pretrained(network: Network, pretrained: Pretrained) -> Loaded:
+def load_pretrained(network: Network, pretrained: Pretrained, *, seed: int | None = None) -> Loaded:
     """Copies every tensor whose name and shape fit into the network, and tells what was and what was not.
+
+    A network on the meta device comes to lie on the CPU; what is not filled is initialised, seed being as in `build`.
 
     Head and classifier may have other shapes than the file's and then stay as they are; so do stages after the file's
     last. A stem of another number of channels is summed for one channel, which gives the output that equal channels
@@ -71,9 +80,9 @@ def load_pretrained(network: Network, pretrained: Pretrained) -> Loaded:
     """
     target = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith(weights.COUNTER)}
     try:
-        places = _places(pretrained, network.architecture, target)
-        found = {ours: pretrained.tensors[theirs] for theirs, ours in places.items()}
-        unused = [name for name in pretrained.tensors if name not in places]
+        found, unknown = _found(pretrained, network.architecture, target)
+        unused = [name for name in found if name not in target]
+        found = {name: tensor for name, tensor in found.items() if name in target}
         adapted = _carry_stem(found, network.in_channels)
         _check_body(found, target)
         fitting = {name: tensor for name, tensor in found.items() if tensor.shape == target[name].shape}
@@ -81,23 +90,38 @@ def load_pretrained(network: Network, pretrained: Pretrained) -> Loaded:
             first = f", first {printable(next(iter(pretrained.tensors)))!r:.200}"
             raise InvalidData(
                 f"none of its {len(pretrained.tensors)} tensors{first} belongs before the classifier of "
-                f"{network.architecture.name}, by its names here, in timm or in torchvision"
+                f"{network.architecture.name}, by its names here or in {', '.join(_FOREIGN)}"
             )
-        _check_depth(found, target, used=places, unused=unused)
-    except InvalidData as error:
+        _check_depth(found, target, used=pretrained.tensors.keys() - set(unknown), unused=unknown)
+    except InvalidInput as error:
         raise InvalidData(f"{pretrained.source or 'pretrained weights'}: {error}") from None
-    with torch.no_grad():
-        for name, tensor in fitting.items():
-            target[name].copy_(tensor)
+    _fill(network, target, fitting, seed)
     return Loaded(
         loaded=tuple(name for name in target if name in fitting),
         initial=tuple(name for name in target if name not in fitting),
-        unused=(*(name for name in found if name not in fitting), *unused),
+        unused=(*(name for name in found if name not in fitting), *unused, *unknown),
         adapted=adapted,
     )
 
 
-def load_whole(network: Network, pretrained: Pretrained, layout: str) -> Loaded:
+def _fill(network: Network, target: Mapping[str, Tensor], tensors: Mapping[str, Tensor], seed: int | None) -> None:
+    """Copies tensors into the network. target: its own, by name.
+
+    One on the meta device takes the copies for its tensors if they are all of them: nothing is initialised in vain.
+    """
+    if network.stem.conv.weight.is_meta:
+        if len(tensors) == len(target):
+            copies = {name: tensor.to(target[name].dtype, copy=True).contiguous() for name, tensor in tensors.items()}
+            network.load_state_dict(copies, assign=True)
+            return
+        initialise(network.to_empty(device="cpu"), seed=seed)
+        target = network.state_dict()
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            target[name].copy_(tensor)
+
+
+def load_whole(network: Network, pretrained: Pretrained, layout: str, *, seed: int | None = None) -> Loaded:
     """As `load_pretrained`, of a file that must hold the whole network in a layout: nothing missing, nothing more.
 
     Another number of classes leaves the classifier at its initialisation; a network without one takes the rest.
@@ -105,57 +129,39 @@ def load_whole(network: Network, pretrained: Pretrained, layout: str) -> Loaded:
     Raises InvalidData naming the first tensor that is missing, extra or of another shape, with the network unchanged;
     InvalidInput as `imported`.
     """
-    stem, *_, kernel, _ = slots(network.architecture, layout, num_classes=1)
-    tensors = pretrained.tensors
+    num_classes, in_channels = sizes(replace(pretrained, layout=layout), network.architecture)
     try:
         whole = imported(
-            tensors,
+            pretrained.tensors,
             network.architecture,
             layout,
-            num_classes=_size(tensors, kernel, ours=0) or network.num_classes,
-            in_channels=_size(tensors, stem, ours=1) or network.in_channels,
+            num_classes=num_classes or network.num_classes,
+            in_channels=in_channels or network.in_channels,
         )
     except InvalidData as error:
         raise InvalidData(f"{pretrained.source or 'pretrained weights'}: {error}") from None
-    return load_pretrained(network, replace(pretrained, tensors=whole, ordered=False))
+    return load_pretrained(network, replace(pretrained, tensors=whole, layout="trifold", ordered=False), seed=seed)
 
 
-def _size(tensors: Mapping[str, Tensor], slot: Slot, *, ours: int) -> int:
-    """The length of a tensor's axis, counted in our layout; 0 if it is not there or has other axes."""
-    tensor = tensors.get(slot.name)
-    if tensor is None or tensor.ndim != len(slot.shape):
-        return 0
-    return tensor.shape[slot.order[ours] if slot.order else ours]
-
-
-def _schemes(architecture: Architecture) -> list[dict[str, str]]:
-    """Their name -> our name of every tensor: timm's and torchvision's, where they have a network of such operators."""
-    schemes = []
-    for layout in ("timm", "torchvision"):
-        try:
-            schemes.append({theirs: ours for ours, theirs in weights.names(architecture, layout).items()})
-        except InvalidInput:
-            continue
-    return schemes
-
-
-def _places(pretrained: Pretrained, architecture: Architecture, target: Mapping[str, Tensor]) -> dict[str, str]:
-    """The file's name -> our name of each of its tensors that has a place in the network.
-
-    Where several families of names fit, that with the most tensors.
-    """
+def _found(
+    pretrained: Pretrained, architecture: Architecture, target: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The file's tensors that have a name of ours, by it and with our axes, and the names of the others."""
     tensors = pretrained.tensors
     if pretrained.ordered:
-        return _places_by_order(tensors, architecture, target)
-    schemes = [{name: name for name in target}, *_schemes(architecture)]
-    ours = max(schemes, key=lambda scheme: sum(name in scheme for name in tensors))
-    return {name: ours[name] for name in tensors if ours.get(name) in target}
+        places = _places_by_order(tensors, architecture, target)
+        return {places[name]: tensor for name, tensor in tensors.items() if name in places}, [
+            name for name in tensors if name not in places
+        ]
+    known = spots(architecture, layout_of(pretrained, architecture))
+    found = {known[name].name: in_our_order(tensors[name], known[name], name) for name in tensors if name in known}
+    return found, [name for name in tensors if name not in known]
 
 
 def _places_by_order(
     tensors: Mapping[str, Tensor], architecture: Architecture, target: Mapping[str, Tensor]
 ) -> dict[str, str]:
-    """As `_places`, by the tensors' order; head and classifier only where their shapes are the network's too.
+    """The file's name -> our name of each tensor, by their order; head and classifier only where their shapes fit.
 
     A network cut short has its head where a longer file's next stage begins.
     """
@@ -204,7 +210,7 @@ def _check_depth(
     absent = [name for name in body[:last] if name not in found]
     if absent:
         raise InvalidData(f"tensor {absent[0]} is absent though later ones are there: a stage has another depth")
-    stages = {matched[1] for name in used if (matched := _STAGE.match(name))}
-    extra = [name for name in unused if (matched := _STAGE.match(name)) and matched[1] in stages]
+    stages = {matched[matched.lastindex or 0] for name in used if (matched := _STAGE.match(name))}
+    extra = [name for name in unused if (matched := _STAGE.match(name)) and matched[matched.lastindex or 0] in stages]
     if extra:
         raise InvalidData(f"tensor {printable(extra[0])} has no place in the network: a stage has another depth")
