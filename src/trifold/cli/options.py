@@ -14,6 +14,7 @@ import click
 from trifold.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from trifold.data.dataset import Dataset
     from trifold.scaling import Coefficients, Rounding
     from trifold.table import Cell, Table
 
@@ -128,6 +129,16 @@ def recipe_changes(options: Mapping[str, Any]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             changes[name.strip()] = value.strip()
     return changes if options["epochs"] is None else {**changes, "epochs": options["epochs"]}
+
+
+def open_images(data: str, *, skip_bad: bool) -> Dataset:
+    """The dataset; each bad image that is left out is logged, their number is said here."""
+    from trifold.data.sources import open_data
+
+    dataset = open_data(data, skip_bad=skip_bad)
+    if dataset.skipped:
+        click.echo(f"{len(dataset.skipped)} bad images left out", err=True)
+    return dataset
 
 
 def print_json(data: object) -> None:

@@ -14,7 +14,7 @@ from trifold.cli.options import (
     file_name,
     is_first,
     json_option,
-    labelled,
+    open_images,
     print_json,
     print_table,
     recipe_changes,
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from trifold.architecture import Architecture
     from trifold.data.dataset import Dataset
-    from trifold.train.evaluate import Evaluation
     from trifold.train.machine import Machine
     from trifold.train.recipe import Recipe
     from trifold.train.record import Record
@@ -146,16 +145,6 @@ def _say_recipe(recipe: Recipe, architecture: Architecture) -> None:
         click.echo(f"recipe {recipe.name}" + (f" with {', '.join(changes)}" if changes else ""), err=True)
 
 
-def _open(data: str, *, skip_bad: bool) -> Dataset:
-    """The dataset; each bad image that is left out is logged, their number is said here."""
-    from trifold.data.sources import open_data
-
-    dataset = open_data(data, skip_bad=skip_bad)
-    if dataset.skipped:
-        click.echo(f"{len(dataset.skipped)} bad images left out", err=True)
-    return dataset
-
-
 @click.command()
 @click.argument("data")
 @click.option("--budget", required=True, help="Limits, such as multiply-adds=4M,params=500k,size=2MB.")
@@ -175,7 +164,7 @@ def fit(data: str, budget: str, net: str | None, fill_width: bool, as_json: bool
 
     limits = parse_budget(budget)
     coefficients = coefficients_of(options)
-    dataset = _open(data, skip_bad=options["skip_bad"])
+    dataset = open_images(data, skip_bad=options["skip_bad"])
     candidates = [net] if net else list(dict.fromkeys((default_network(dataset), SMALL_NETWORK)))
     for name in candidates:
         baseline, family = load(name)
@@ -219,7 +208,7 @@ def train(data: str, net: str, resolution: int | None, as_json: bool, **options:
     architecture, _ = load(net)
     if resolution is not None:
         architecture = replace(architecture, resolution=resolution)
-    dataset = _open(data, skip_bad=options["skip_bad"])
+    dataset = open_images(data, skip_bad=options["skip_bad"])
     _report(*_run(dataset, architecture, options, None), as_json=as_json)
 
 
@@ -256,41 +245,6 @@ def _report(record: Record, folder: str, *, as_json: bool) -> None:
     known = result.data.partition(":")[0]
     if known in TRANSFER_SETS:
         print_table(transfer(known, 100 * record.accuracy))
-
-
-@click.command()
-@click.argument("run")
-@click.argument("data", required=False)
-@click.option("--skip-bad", is_flag=True, help="Leave bad images out, named and counted, instead of stopping.")
-@json_option
-def evaluate(run: str, data: str | None, skip_bad: bool, as_json: bool) -> None:
-    """Print a run's accuracy on held-out images: of the data it was trained on, or of DATA."""
-    from trifold.train.use import evaluate as evaluated
-    from trifold.train.use import trained_on
-
-    tested = evaluated(run, _open(data or trained_on(run), skip_bad=skip_bad))
-    if as_json:
-        print_json({**_counts(tested), "confusion": tested.confusion})
-        return
-    low, high = tested.interval
-    rows = [
-        (name, sum(row), row[i], None if share is None else 100 * share)
-        for i, (row, (name, share)) in enumerate(zip(tested.confusion, tested.per_class.items(), strict=True))
-    ]
-    title = (
-        f"accuracy {tested.accuracy:.2%} ({tested.correct} of {tested.total}; 95 % interval {low:.1%} to {high:.1%})"
-    )
-    print_table(labelled(title, ("class", "images", "correct", "%"), rows, digits=1))
-
-
-def _counts(tested: Evaluation) -> dict[str, Any]:
-    return {
-        "accuracy": tested.accuracy,
-        "interval": list(tested.interval),
-        "correct": tested.correct,
-        "total": tested.total,
-        "per_class": tested.per_class,
-    }
 
 
 @click.command()

@@ -42,10 +42,10 @@ def read_bytes(path: Path) -> bytes:
         raise InvalidData(f"{printable(path)}: cannot be read: {error.strerror}") from None
 
 
-def decode(content: bytes, name: object) -> Image.Image:
+def decode(content: bytes, name: object, *, upright: bool = True) -> Image.Image:
     """The image in a file's bytes, fully decoded, mode L or RGB, turned upright by its EXIF orientation.
 
-    name: what the error calls the image, its path.
+    name: what the error calls the image, its path. upright: false leaves it as it is stored.
 
     Raises InvalidData naming image, field, value and what is allowed: not an image, cut short, a mode other than
     L and RGB, more than 8 bits a channel (Pillow would cut them to 8 without a word), a side under 4 pixels.
@@ -54,7 +54,7 @@ def decode(content: bytes, name: object) -> Image.Image:
         with Image.open(io.BytesIO(content)) as image:
             _check(content, image)
             image.load()
-            return ImageOps.exif_transpose(image)
+            return ImageOps.exif_transpose(image) if upright else image.copy()
     except InvalidData as error:
         raise InvalidData(f"{printable(name)}: {error}") from None
     except UnidentifiedImageError:

@@ -13,11 +13,14 @@ from trifold.data.table_file import open_table
 
 BUILT_IN: dict[str, Callable[[], Dataset]] = {"digits": open_digits}
 
+LABELS = "labels.csv"
+"""What the .csv is called that lies beside the images which it names."""
+
 
 def open_data(data: str | Path, *, skip_bad: bool = False) -> Dataset:
     """The built-in set of that name, torchvision's set "cifar10:FOLDER" and such, the .csv's images, or the folder's.
 
-    "./digits" is the folder, and so is any Path.
+    "./digits" is the folder, and so is any Path. A folder without subfolders but with a labels.csv is that file.
 
     Raises InvalidData as `open_folder`, `open_table` and `open_known` do.
     """
@@ -27,9 +30,8 @@ def open_data(data: str | Path, *, skip_bad: bool = False) -> Dataset:
         name, colon, root = data.partition(":")
         if name in KNOWN_SETS and (colon or not Path(data).exists()):
             return open_known(name, root, skip_bad=skip_bad)
-    if Path(data).suffix.lower() == ".csv" and not Path(data).is_dir():
-        return open_table(data, skip_bad=skip_bad)
-    return open_folder(data, skip_bad=skip_bad)
+    table = _table(data)
+    return open_folder(data, skip_bad=skip_bad) if table is None else open_table(table, skip_bad=skip_bad)
 
 
 def source_of(data: str) -> str:
@@ -39,9 +41,18 @@ def source_of(data: str) -> str:
     name, colon, root = data.partition(":")
     if name in KNOWN_SETS and (colon or not Path(data).exists()):
         return f"{name}:{Path(root).resolve()}"
-    if Path(data).suffix.lower() == ".csv" and not Path(data).is_dir():
-        return str(Path(data).absolute())
-    return str(Path(data).resolve())
+    table = _table(data)
+    return str(Path(data).resolve() if table is None else Path(table).absolute())
+
+
+def _table(data: str | Path) -> str | Path | None:
+    """The .csv that the data are; None where they are a folder's subfolders."""
+    path = Path(data)
+    if not path.is_dir():
+        return data if path.suffix.lower() == ".csv" else None
+    table = path / LABELS
+    flat = table.is_file() and not any(one.is_dir() and not one.name.startswith(".") for one in path.iterdir())
+    return table if flat else None
 
 
 def is_there(source: str) -> bool:

@@ -18,6 +18,9 @@ from trifold.errors import InvalidData
 COLUMNS = {"path": "path", "image": "path", "file": "path", "label": "label", "split": "split"}
 """The headings that are read, and what they mean; capitals or not."""
 
+CLASS_COLUMNS = ("synset", "class_index")
+"""Without a column label the first of these that is there names the class, as in ImageNet's own lists."""
+
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
@@ -34,9 +37,10 @@ class _Row:
 def open_table(file: str | Path, *, skip_bad: bool = False) -> Dataset:
     """The images that a .csv names: a header with path (or image, or file), label and, if it likes, split; UTF-8.
 
-    Paths are absolute or start at the file's folder. Splits are named as folders are (`listing.SPLIT_NAMES`). Classes
-    are sorted by name, or by number where every label is a whole number. Spaces around a label or split are no part of
-    it; other columns are passed over. skip_bad: as in `folder.open_folder`; a path without a file is a bad image.
+    In place of label there may be a column of CLASS_COLUMNS. Paths are absolute or start at the file's folder. Splits
+    are named as folders are (`listing.SPLIT_NAMES`). Classes are sorted by name, or by number where every label is a
+    whole number. Spaces around a label or split are no part of it; other columns are passed over. skip_bad: as in
+    `folder.open_folder`; a path without a file is a bad image.
 
     Raises InvalidData naming file, line, field, value and what is allowed.
     """
@@ -126,6 +130,11 @@ def _places(where: str, header: list[str]) -> dict[str, int]:
             pair = f"{printable(header[places[field]])} and {printable(heading)}"
             raise InvalidData(f"{where}: has the columns {pair}, which both mean the {field}; keep one of them")
         places[field] = place
+    if "label" not in places:
+        headings = [heading.strip().lower() for heading in header]
+        named = next((name for name in CLASS_COLUMNS if name in headings), None)
+        if named is not None:
+            places["label"] = headings.index(named)
     for field in ("path", "label"):
         if field not in places:
             found = ", ".join(printable(heading) for heading in header)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from trifold.errors import InvalidData
@@ -157,12 +157,20 @@ def calibration_bins(
     chances: Float[Tensor, "images classes"], labels: Int[Tensor, " images"], *, num_bins: int = NUM_BINS
 ) -> tuple[Bin, ...]:
     """The bins of equal width over [0, 1] that the calibration error sums: torchmetrics gives only the sum."""
-    confidence, predicted = chances.double().clamp(0, _BELOW_ONE).max(1)
+    confidence, predicted = chances.double().max(1)
+    return confidence_bins(confidence, predicted == labels, num_bins=num_bins)
+
+
+def confidence_bins(
+    confidence: Float[Tensor, " images"], correct: Bool[Tensor, " images"], *, num_bins: int = NUM_BINS
+) -> tuple[Bin, ...]:
+    """As `calibration_bins`, of each image's highest probability and whether it is the right class's."""
+    confidence = confidence.double().clamp(0, _BELOW_ONE)
     edges = torch.linspace(0, 1, num_bins + 1, dtype=torch.float64)
     place = torch.bucketize(confidence, edges, right=True) - 1
     counts = torch.bincount(place, minlength=num_bins).tolist()
     sure = torch.bincount(place, weights=confidence, minlength=num_bins).tolist()
-    hits = torch.bincount(place, weights=(predicted == labels).double(), minlength=num_bins).tolist()
+    hits = torch.bincount(place, weights=correct.double(), minlength=num_bins).tolist()
     return tuple(
         Bin(
             low=edges[i].item(),
@@ -173,6 +181,13 @@ def calibration_bins(
         )
         for i in range(num_bins)
     )
+
+
+def expected_error(bins: Sequence[Bin]) -> float:
+    """The calibration error that bins sum to: the mean distance of confidence and accuracy, in [0, 1]."""
+    known = [(part.count, part.accuracy, part.confidence) for part in bins]
+    distances = (count * abs(right - sure) for count, right, sure in known if right is not None and sure is not None)
+    return math.fsum(distances) / sum(part.count for part in bins)
 
 
 def most_confused(confusion: Sequence[Sequence[int]], classes: Sequence[str], *, most: int = 8) -> tuple[Pair, ...]:
