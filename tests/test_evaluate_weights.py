@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -30,11 +31,12 @@ from trifold.data.imagenet import Outputs, match, match_unnamed, outputs_of
 from trifold.data.images import to_input
 from trifold.data.sources import open_data, source_of
 from trifold.errors import InvalidData
-from trifold.network import build
+from trifold.network import PAPER_NUMERICS, build
 from trifold.train.measured import MAX_BYTES, _held, _levels, batch_size, measure
 from trifold.train.metrics import quality
-from trifold.train.subject import Subject
+from trifold.train.subject import Subject, open_file
 from trifold.weight_sets import Evaluation, find_weights
+from trifold.weights import LAYOUTS, exported
 from trifold.weights.fetch import place
 
 __all__ = ["run"]  # the fixture
@@ -185,7 +187,7 @@ def test_the_table_has_interval_published_number_difference_and_the_worst_classe
     lines = out.splitlines()
     assert status == 0
     assert lines[0].startswith(
-        "efficientnet_b0.tf_aa: shorter side resized to 256, bicubic of pillow, centre 224 pixels; mean 0.485 0.456 "
+        "efficientnet_b0.tf_aa: shorter side resized to 256, bicubic by Pillow, centre 224 pixels; mean 0.485 0.456 "
         "0.406, std 0.229 0.224 0.225 (the set's own); padding same, bn_eps 0.001 (the set's own)"
     )
     assert lines[1].startswith("8 images of ")
@@ -236,7 +238,7 @@ def test_torchvisions_file_brings_torchvisions_numerics_and_preprocessing(
     status, out, err = run("evaluate", "theirs.pth", "data", "--architecture", "b0")
     assert (status, err) == (0, "")
     assert out.startswith(
-        "theirs.pth: shorter side resized to 256, bicubic of pillow, centre 224 pixels; mean 0.485 0.456 0.406, std "
+        "theirs.pth: shorter side resized to 256, bicubic by Pillow, centre 224 pixels; mean 0.485 0.456 0.406, std "
         "0.229 0.224 0.225 (as efficientnet_b0.torchvision, the first of torchvision's sets; --like names another); "
         "padding symmetric, bn_eps 1e-05 (torchvision's)"
     )
@@ -265,6 +267,28 @@ def test_a_classifier_of_other_classes_is_evaluated_in_the_order_of_their_names(
     assert found["top1"]["correct"] == int((expected == torch.arange(6) % 3).sum())
     assert [one["label"] for one in found["classes"]] == ["output 0", "output 1", "output 2"]
     assert "cat (output 0)" in run(*command)[1]
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, "ordered"])
+def test_a_file_in_any_layout_is_the_same_network(layout: str, tmp_path: Path) -> None:
+    network = build(find("mini"), num_classes=7, numerics=PAPER_NUMERICS, seed=0)
+    randomise(network, seed=8)
+    own = network.state_dict()
+    state = exported(own, find("mini"), "timm" if layout == "ordered" else layout, num_classes=7)
+    arrays: dict[str, Any] = {
+        f"{i}_{name}" if layout == "ordered" else name: tensor.numpy() for i, (name, tensor) in enumerate(state.items())
+    }
+    np.savez(tmp_path / "w.npz", **arrays)
+    found = open_file(str(tmp_path / "w.npz"), "mini", like="efficientnet_b0.tf_ap")
+    assert (found.network.num_classes, found.network.numerics.padding) == (7, "same")
+    assert (found.preprocessing.mean, found.preprocessing_from) == ((0.5,) * 3, "as efficientnet_b0.tf_ap")
+    assert all(
+        torch.equal(tensor, own[name]) for name, tensor in found.network.state_dict().items() if "num_" not in name
+    )
+    del arrays[list(arrays)[-1]]
+    np.savez(tmp_path / "w.npz", **arrays)
+    with pytest.raises(InvalidData, match=r"w\.npz: .*tensor .* is missing"):
+        open_file(str(tmp_path / "w.npz"), "mini", like="efficientnet_b0.tf_ap")
 
 
 # ---- which image, which class ----
@@ -452,9 +476,11 @@ def test_what_cannot_be_evaluated_is_one_line_and_status_2(
     assert len(err.splitlines()) == 1
 
 
-def test_a_folder_that_is_no_class_is_one_line_with_the_nearest(placed: Peer, run: Run, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_class_is_one_line_before_any_image_is_looked_at(
+    placed: Peer, run: Run, tmp_path: Path
+) -> None:
     (folders(tmp_path / "data", placed, count=2) / "hammerhed").mkdir()
-    (tmp_path / "data" / "hammerhed" / "0.jpg").write_bytes(placed.photographs[0])
+    (tmp_path / "data" / "hammerhed" / "0.jpg").write_bytes(b"no image")
     status, _, err = run("evaluate", "b0.tf_aa", "data")
     assert (status, err) == (
         2,

@@ -64,14 +64,19 @@ def evaluate(weights: str, data: str | None, architecture: str, skip_bad: bool, 
 
 
 def _measured(subject: Subject, data: str, *, device: str, skip_bad: bool) -> Measured:
+    from trifold.data.decode import printable
     from trifold.train.machine import Machine
-    from trifold.train.measured import measure
+    from trifold.train.measured import find_outputs, measure
     from trifold.train.processes import ALONE
     from trifold.train.progress import progress_bar
 
-    found = Machine(device=device).torch_device(ALONE)
+    place = Machine(device=device).torch_device(ALONE)
+    num_outputs = subject.network.num_classes
+    dataset = open_images(
+        data, skip_bad=skip_bad, check=lambda classes: find_outputs(classes, num_outputs, printable(data))
+    )
     with progress_bar(subject.name) as progress:
-        return measure(subject, open_images(data, skip_bad=skip_bad), device=found, progress=progress)
+        return measure(subject, dataset, device=place, progress=progress)
 
 
 def _shown(classes: str) -> int | None:
@@ -109,7 +114,8 @@ def _in_words(subject: Subject) -> str:
 
 def _prepared(one: Preprocessing) -> str:
     side = one.resolution
-    how = f"{one.interpolation} of {'TensorFlow 1' if one.resizer == 'tensorflow' else one.resizer}"
+    who = {"torch": "torch", "pillow": "Pillow", "tensorflow": "TensorFlow 1"}[one.resizer]
+    how = f"{one.interpolation} by {who}"
     crop = {
         "resize": f"shorter side resized to {one.resize}, {how}, centre {side} pixels",
         "square": f"centre square resized to {side} pixels, {how}",

@@ -131,11 +131,11 @@ def recipe_changes(options: Mapping[str, Any]) -> dict[str, Any]:
     return changes if options["epochs"] is None else {**changes, "epochs": options["epochs"]}
 
 
-def open_images(data: str, *, skip_bad: bool) -> Dataset:
-    """The dataset; each bad image that is left out is logged, their number is said here."""
+def open_images(data: str, *, skip_bad: bool, check: Callable[[tuple[str, ...]], object] | None = None) -> Dataset:
+    """The dataset of `sources.open_data`; each bad image that is left out is logged, their number is said here."""
     from trifold.data.sources import open_data
 
-    dataset = open_data(data, skip_bad=skip_bad)
+    dataset = open_data(data, skip_bad=skip_bad, check=check)
     if dataset.skipped:
         click.echo(f"{len(dataset.skipped)} bad images left out", err=True)
     return dataset

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from trifold.data.dataset import Dataset
 from trifold.data.digits import open_digits
-from trifold.data.folder import open_folder
+from trifold.data.folder import list_folder
 from trifold.data.known_sets import KNOWN_SETS, open_known
-from trifold.data.table_file import open_table
+from trifold.data.listing import open_listing
+from trifold.data.table_file import list_table
 
 BUILT_IN: dict[str, Callable[[], Dataset]] = {"digits": open_digits}
 
@@ -17,10 +18,14 @@ LABELS = "labels.csv"
 """What the .csv is called that lies beside the images which it names."""
 
 
-def open_data(data: str | Path, *, skip_bad: bool = False) -> Dataset:
+def open_data(
+    data: str | Path, *, skip_bad: bool = False, check: Callable[[tuple[str, ...]], object] | None = None
+) -> Dataset:
     """The built-in set of that name, torchvision's set "cifar10:FOLDER" and such, the .csv's images, or the folder's.
 
     "./digits" is the folder, and so is any Path. A folder without subfolders but with a labels.csv is that file.
+    check: called with the classes before a folder's or a .csv's images are looked at, which takes minutes if there are
+    many; what it raises stops that.
 
     Raises InvalidData as `open_folder`, `open_table` and `open_known` do.
     """
@@ -31,7 +36,10 @@ def open_data(data: str | Path, *, skip_bad: bool = False) -> Dataset:
         if name in KNOWN_SETS and (colon or not Path(data).exists()):
             return open_known(name, root, skip_bad=skip_bad)
     table = _table(data)
-    return open_folder(data, skip_bad=skip_bad) if table is None else open_table(table, skip_bad=skip_bad)
+    listing = list_folder(data) if table is None else list_table(table)
+    if check is not None:
+        check(listing.classes)
+    return open_listing(listing, skip_bad=skip_bad)
 
 
 def source_of(data: str) -> str:

@@ -17,7 +17,7 @@ from trifold.architecture import Architecture, Block
 from trifold.cost import convolutions
 from trifold.data.dataset import Dataset, Sample
 from trifold.data.decode import decode, printable, read_bytes
-from trifold.data.imagenet import Outputs, match, match_unnamed, outputs_of
+from trifold.data.imagenet import Matched, Outputs, match, match_unnamed, outputs_of
 from trifold.data.resize import Levels, to_levels
 from trifold.errors import InvalidData
 from trifold.preprocessing import Preprocessing
@@ -112,6 +112,14 @@ def _compared(found: Share, published: float | None) -> dict[str, Any]:
     }
 
 
+def find_outputs(classes: Sequence[str], num_outputs: int, where: str) -> Matched:
+    """The output that each class is, of a network with so many; `where` and errors as of `imagenet.match`."""
+    outputs = outputs_of(num_outputs)
+    if outputs is None:
+        return match_unnamed(classes, num_outputs, where)
+    return match(classes, outputs, where)
+
+
 def measure(
     subject: Subject,
     dataset: Dataset,
@@ -126,11 +134,8 @@ def measure(
 
     Raises InvalidData if a class of the data is none of the network's, or the network's answers are no numbers.
     """
-    where, outputs = printable(dataset.name), outputs_of(subject.network.num_classes)
-    if outputs is None:
-        matched = match_unnamed(dataset.classes, subject.network.num_classes, where)
-    else:
-        matched = match(dataset.classes, outputs, where)
+    outputs = outputs_of(subject.network.num_classes)
+    matched = find_outputs(dataset.classes, subject.network.num_classes, printable(dataset.name))
     samples = _samples(dataset)
     answers = _answers(subject, samples, device, progress)
     labels = torch.tensor([sample.label for sample in samples])
