@@ -47,3 +47,24 @@ def randomise(network: nn.Module, *, seed: int) -> None:
 def error(ours: Tensor, theirs: Tensor) -> float:
     """The largest difference over the largest value of the peer."""
     return float(((ours - theirs).abs().max() / theirs.abs().max()).detach())
+
+
+@torch.no_grad()
+def vary(network: nn.Module, *, seed: int, gain: float = 1.5) -> None:
+    """As `randomise`, with statistics that are not those of any images.
+
+    gain: of each convolution, small enough for rounding not to grow from layer to layer; deep networks want less.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.weight.normal_(0, (gain / module.weight[0].numel()) ** 0.5, generator=generator)
+            if module.bias is not None:
+                module.bias.normal_(0, 0.5, generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.weight.uniform_(0.5, 1.5, generator=generator)
+            module.bias.normal_(0, 0.3, generator=generator)
+            module.running_mean.normal_(0, 0.2, generator=generator)
+            module.running_var.uniform_(0.3, 1.5, generator=generator)

@@ -23,6 +23,7 @@ from trifold.weights.loading import Loaded, load_pretrained, load_whole
 from trifold.weights.readers import Pretrained
 from trifold.weights.readers import pretrained as read_weights
 from trifold.weights.recognition import layout_of, numerics_of, sizes
+from trifold.weights.tensorflow_files import index_of
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ def _weights(architecture: Architecture, wanted: bool | str | Path) -> tuple[Wei
     """The weight set asked for, None for a file of the user's own, and the tensors; neither if none are asked for."""
     if wanted is False:
         return None, None
-    if wanted is not True and Path(wanted).exists():
+    if wanted is not True and (Path(wanted).exists() or index_of(Path(wanted)) is not None):
         return None, read_weights(wanted)
     if isinstance(wanted, Path):
         raise InvalidData(f"{printable(wanted)}: no such file")

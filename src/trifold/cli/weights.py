@@ -1,7 +1,8 @@
-"""Commands on public weights: none of them needs torch."""
+"""Commands on public weights and on files of weights."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -47,6 +48,53 @@ def list_(pattern: str, source: str, min_top1: float, as_json: bool) -> None:
         )
     else:
         _print(found, parameters)
+
+
+@weights.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--to", "layout", required=True, help="trifold, timm, torchvision, lukemelas, keras or tensorflow.")
+@click.option("--architecture", help="The network of the weights, where FILE does not say it: a name or a .toml file.")
+@click.option("--numerics", help="paper or torch, where FILE does not say it: padding and epsilon of the batch norms.")
+@click.option("--normalisation", help="imagenet or half, where FILE does not say it and Keras must know it.")
+def convert(
+    file: Path, out: Path, layout: str, architecture: str | None, numerics: str | None, normalisation: str | None
+) -> None:
+    """Write the weights in FILE, of any library, as the file OUT of another one.
+
+    FILE is read whatever library wrote it. OUT is a state dict (.safetensors, .pth) for timm, torchvision and
+    lukemelas, .weights.h5 or .h5 for Keras' EfficientNet classes, a checkpoint's prefix for TensorFlow.
+    """
+    from trifold.baselines import load
+    from trifold.network import PAPER_NUMERICS, TORCH_NUMERICS
+    from trifold.preprocessing import STANDARD
+    from trifold.weights.loading import pretrained, whole_network
+    from trifold.weights.writers import write
+
+    known = {"paper": PAPER_NUMERICS, "torch": TORCH_NUMERICS}
+    if numerics is not None and numerics not in known:
+        raise InvalidInput(f"--numerics must be {' or '.join(known)}, got {numerics!r:.100}")
+    if normalisation is not None and (normalisation, "RGB") not in STANDARD:
+        raise InvalidInput(f"--normalisation must be imagenet or half, got {normalisation!r:.100}")
+    found = pretrained(file)
+    network = whole_network(
+        found,
+        architecture=None if architecture is None else load(architecture)[0],
+        numerics=None if numerics is None else known[numerics],
+    )
+    scale = None if found.mean is None or found.std is None else (found.mean, found.std)
+    if normalisation is not None:
+        scale = STANDARD[normalisation, "L" if network.in_channels == 1 else "RGB"]
+    write(out, network, layout, scale=scale)
+    needs = network.numerics
+    click.echo(
+        f"{out}: {network.architecture.name} for {layout}, {network.num_classes} classes; padding {needs.padding}, "
+        f"bn_eps {needs.bn_eps:g}" + ("" if scale is None else f", mean {_numbers(scale[0])}, std {_numbers(scale[1])}")
+    )
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
 
 
 def _parameters(found: tuple[WeightSet, ...]) -> list[int]:

@@ -16,13 +16,13 @@ from trifold import weights
 from trifold.architecture import Architecture
 from trifold.data.decode import printable
 from trifold.errors import InvalidData, InvalidInput
-from trifold.network import Network, initialise
+from trifold.network import PAPER_NUMERICS, Network, Numerics, build, initialise
 from trifold.weights.convert import imported
 from trifold.weights.layouts import LAYOUTS, row_of
 from trifold.weights.readers import Pretrained, pretrained
-from trifold.weights.recognition import in_our_order, layout_of, sizes, spots
+from trifold.weights.recognition import in_our_order, layout_of, numerics_of, sizes, spots
 
-__all__ = ["Loaded", "Pretrained", "load_pretrained", "load_whole", "pretrained"]
+__all__ = ["Loaded", "Pretrained", "load_pretrained", "load_whole", "pretrained", "whole_network"]
 
 _STAGE = re.compile(
     r"((?:stages\.|blocks\.|features\.|layer)[0-9]+\.)[0-9]+\."
@@ -141,6 +141,42 @@ def load_whole(network: Network, pretrained: Pretrained, layout: str, *, seed: i
     except InvalidData as error:
         raise InvalidData(f"{pretrained.source or 'pretrained weights'}: {error}") from None
     return load_pretrained(network, replace(pretrained, tensors=whole, layout="trifold", ordered=False), seed=seed)
+
+
+def whole_network(
+    pretrained: Pretrained, architecture: Architecture | None = None, numerics: Numerics | None = None
+) -> Network:
+    """The network that a file holds, with the file's numbers of classes and channels, in evaluation mode.
+
+    architecture, numerics: where the file does not say them; others than it says are refused.
+
+    Raises InvalidInput if they are needed; InvalidData if the file does not hold the whole of the network.
+    """
+    source = pretrained.source or "pretrained weights"
+    if architecture is None and pretrained.architecture is None:
+        raise InvalidInput(f"{source}: does not say of which network it is: name it (--architecture)")
+    if architecture is not None and pretrained.architecture not in (None, architecture):
+        raise InvalidInput(f"{source}: is of another network than {architecture.name}")
+    own = pretrained.architecture or architecture
+    assert own is not None
+    try:
+        told = numerics_of(pretrained, own)
+        num_classes, in_channels = sizes(pretrained, own)
+    except InvalidInput as error:
+        raise InvalidData(f"{source}: {error}") from None
+    if told is None and numerics is None:
+        raise InvalidInput(
+            f"{source}: does not say which numerics its weights need: paper (timm's networks called tf_) or torch"
+        )
+    with torch.device("meta"):
+        network = build(
+            own, num_classes=num_classes, in_channels=in_channels or 3, numerics=numerics or told or PAPER_NUMERICS
+        )
+    loaded = load_pretrained(network, pretrained)
+    for what, names in (("is missing", loaded.initial), ("has no place in this network", loaded.unused)):
+        if names:
+            raise InvalidData(f"{source}: tensor {printable(names[0])!r:.200} {what}")
+    return network.eval()
 
 
 def _found(
