@@ -1,4 +1,4 @@
-"""Commands that look for what would spoil a training, before it begins, or has spoilt one."""
+"""Commands that look for what would spoil a training, before it begins, or has spoilt one or its use."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trifold.cli.options import json_option, labelled, print_json, print_table
+from trifold.errors import InvalidInput
 
 if TYPE_CHECKING:
     from trifold.data.scan import Scan
     from trifold.doctor.findings import Check, Finding
+    from trifold.doctor.weights import Examination
+    from trifold.doctor.weights_given import Given
     from trifold.table import Cell
 
 
 @click.group()
 def doctor() -> None:
-    """Look for what would spoil a training."""
+    """Look for what would spoil a training, or the use of weights."""
 
 
 @doctor.command("data")
@@ -75,6 +78,123 @@ def check_finished(
         _print_checks(run, checks)
         _print_findings(findings)
     context.exit(1 if any(finding.severity == "error" for finding in findings) else 0)
+
+
+@doctor.command("weights")
+@click.argument("file", type=click.Path())
+@click.argument("images", nargs=-1, type=click.Path())
+@click.option("--architecture", default="", help="The network, where the file does not say: a name or a .toml file.")
+@click.option(
+    "--like", default="", help="Settings of this weight set: a tag or a whole name of `trifold weights list`."
+)
+@click.option("--labels", type=click.Path(), help="A .csv with the columns file and class_index, of every image.")
+@click.option("--classes", type=click.Path(), help="Names of the outputs in their order, one a line.")
+@click.option("--mean", help="Of pixel values in [0, 1]: one number, or one a channel with commas between.")
+@click.option("--std", help="As --mean.")
+@click.option("--resolution", type=int, help="Pixels a side.")
+@click.option("--crop", help="square, resize, tensorflow or whole.")
+@click.option("--interpolation", help="bilinear, bicubic or nearest.")
+@click.option("--channels", help="rgb or bgr: the order in which the network is fed.")
+@click.option("--padding", help="same, same_static or symmetric.")
+@click.option("--bn-eps", type=float, help="Added to the variance in batch norm.")
+@json_option
+@click.pass_context
+def check_file(context: click.Context, /, file: str, images: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Try the settings of a weights FILE and others on photographs IMAGES; status 1 if any finding is an error.
+
+    The settings as given are the file's own, in their place those of --like, in their place the flags.
+    """
+    from trifold.doctor.weights import check_weights
+    from trifold.doctor.weights_given import Changes, open_given
+    from trifold.doctor.weights_labels import read_classes
+
+    changes = Changes(
+        mean=_numbers("--mean", options["mean"]),
+        std=_numbers("--std", options["std"]),
+        **{name: options[name] for name in ("resolution", "crop", "interpolation", "channels", "padding", "bn_eps")},
+    )
+    given = open_given(file, architecture=options["architecture"], like=options["like"], changes=changes)
+    classes = read_classes(options["classes"]) if options["classes"] else ()
+    found = check_weights(
+        given,
+        images,
+        labels=options["labels"],
+        classes=classes,
+        progress=lambda what: click.echo(f"looking at {what}", err=True),
+    )
+    if as_json:
+        print_json(_examination_json(given, found))
+    else:
+        _print_examination(file, given, found)
+        _print_findings(found.findings)
+    context.exit(1 if any(finding.severity == "error" for finding in found.findings) else 0)
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Numbers with commas between; None of none. Raises InvalidInput naming the option."""
+    if text is None:
+        return None
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise InvalidInput(f"{option} must be numbers with commas between, got {text!r}") from None
+
+
+def _examination_json(given: Given, found: Examination) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    trials = [
+        {
+            "part": trial.part,
+            "name": trial.name,
+            "distance": trial.distance,
+            "behind": trial.behind,
+            "standard_error": trial.error,
+            "given": trial.given,
+            "settings": asdict(trial.settings),
+        }
+        for trial in found.trials
+    ]
+    return {
+        "architecture": given.network.architecture.name,
+        "settings": asdict(given.settings),
+        "settings_from": given.said,
+        "images": found.images,
+        "batch_norms": found.norms,
+        "trials": trials,
+        "orders": [asdict(order) for order in found.orders],
+        "findings": [asdict(finding) for finding in found.findings],
+    }
+
+
+PARTS = {
+    "input": "normalisation and channels, by the first batch norms",
+    "numerics": "padding and batch-norm epsilon, layer by layer",
+    "resolution": "resolution, layer by layer",
+}
+
+
+def _print_examination(file: str, given: Given, found: Examination) -> None:
+    from trifold.data.decode import printable
+
+    click.echo(
+        f"{printable(file)}: {given.network.architecture.name}, {found.norms} batch norms, {found.images} images; "
+        f"settings as given are those of {given.said}"
+    )
+    for part, title in PARTS.items():
+        rows: list[tuple[Cell, ...]] = [
+            (trial.name, trial.distance, None if trial.given else trial.behind, None if trial.given else trial.error,
+             "as given" if trial.given else "")
+            for trial in found.trials
+            if trial.part == part
+        ]  # fmt: skip
+        if rows:
+            click.echo()
+            print_table(labelled(title, ("setting", "distance", "behind", "standard error", ""), rows))
+    if found.orders:
+        click.echo()
+        rows = [(order.name, order.correct, order.total, "as given" if order.given else "") for order in found.orders]
+        print_table(labelled("order of the labels", ("order", "right", "of", ""), rows))
 
 
 def scan_json(scanned: Scan) -> dict[str, Any]:
