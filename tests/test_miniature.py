@@ -18,8 +18,13 @@ from trifold.cli.miniature import miniature
 from trifold.cli.study import report
 from trifold.cost import cost
 from trifold.errors import Failed, InvalidInput
+from trifold.study.ablation import findings
+from trifold.study.contest import SAMPLE, rank
 from trifold.study.directions import EQUAL
+from trifold.study.measured import measure
 from trifold.study.miniature import COEFFICIENTS, FAMILY, MAPS, SEARCH, TRANSFER, kept_miniature
+from trifold.study.pieces import plus_minus
+from trifold.study.transfer import carried
 from trifold.train.record import read_record
 from trifold.trials import Job
 
@@ -204,3 +209,57 @@ def test_other_data_that_are_not_there_are_refused_before_anything_is_trained(in
     assert isinstance(refused.exception, InvalidInput)
     assert "nowhere" in str(refused.exception)
     assert not (tmp_path / "never").exists()
+
+
+def test_the_recorded_miniature_gives_the_numbers_that_its_readme_tells() -> None:
+    folder = Path(__file__).parent.parent / "results" / "miniature"
+    kept, told = kept_miniature(folder), (folder / "README.md").read_text(encoding="utf-8")
+    searched, grid, family, carriage = kept.searched, kept.grid, kept.family, kept.carriage
+    assert searched is not None
+    assert grid is not None
+    assert family is not None
+    assert carriage is not None
+
+    def row(*cells: str) -> None:
+        assert re.search(r" [^\n]*\| ".join(map(re.escape, cells)), told), cells
+
+    outcome, contest = searched.outcome, searched.contest
+    assert outcome is not None
+    assert contest is not None
+    assert outcome.to_come == 0
+    for number, entrant in enumerate(contest.entrants):
+        if entrant.roles != (SAMPLE,):
+            one = outcome.measured[number]
+            spent, worth = f"{entrant.costs['multiply_adds']:,.0f}", f"{outcome.worth[number]:.2f}"
+            row(spent, worth, plus_minus(*one.minival), plus_minus(*one.test))
+    for lead in outcome.differences:
+        assert f"{lead.points:+.2f} ± {lead.half:.2f}" in told
+    assert outcome.rank is not None
+    assert f"tau {outcome.rank.tau:.2f} ({outcome.rank.low:.2f} to {outcome.rank.high:.2f})" in told
+    for number, tested in grid.answer.test.items():
+        candidate, minival = grid.search.directions.candidates[number], measure(grid.found)[number].minival
+        row(f"{candidate.cost.multiply_adds:,}", plus_minus(*minival), plus_minus(*tested))
+    reached = findings(*family)
+    assert reached.trained == reached.full == 30
+    for point, number in zip(family.ablation.comparison.points, family.ablation.numbers, strict=True):
+        one = reached.measured[number]
+        row(
+            point.kind,
+            f"{point.factor:g}",
+            f"{point.candidate.cost.multiply_adds:,}",
+            plus_minus(*one.minival),
+            plus_minus(*one.test),
+        )
+    gone = carried(*carriage)
+    assert gone.trained == gone.full == 18
+    for number, source in enumerate(carriage.transfer.sources):
+        own, other = (gone.measured[number + i * len(carriage.transfer.sources)] for i in range(2))
+        row(source.name, plus_minus(*own.test), plus_minus(*other.test))
+    for gain in gone.gains:
+        assert f"{gain.points:+.2f} ± {gain.half:.2f}" in told
+    lines = [json.loads(line) for line in (folder / "supernet" / "ranks.jsonl").read_text().splitlines()]
+    for kind in ("supernet", "short"):
+        known = [line for line in lines if line[kind] is not None]
+        found = rank([line[kind] for line in known], [line["full"] for line in known])
+        assert found.networks >= 20
+        assert f"{found.tau:.2f} ({found.low:.2f} to {found.high:.2f})" in told

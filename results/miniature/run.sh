@@ -12,5 +12,6 @@ trifold miniature "$CIFAR" "$OTHER" --baseline "$HERE/../scaling_cifar/cifar16.t
     --candidates 80 --short-epochs 2 --epochs 6 --finalists 2 --seeds 3 --sample 20 \
     --factor 2 --factors 2,4 --kinds depth,width,resolution,compound \
     --set batch_size=128 --set lr=4e-3 --set rotation=0 --set zoom=0 --set warmup_epochs=1 \
-    --transfer-epochs 20 --threads 1 --out "$OUT"
+    --transfer-recipe small --transfer-set batch_size=128 --transfer-set lr=4e-3 --transfer-set rotation=0 \
+    --transfer-set zoom=0 --transfer-set warmup_epochs=1 --transfer-epochs 20 --threads 1 --out "$OUT"
 python "$HERE/supernet_rank.py" "$OUT/search" "$CIFAR" "$OUT/supernet"
