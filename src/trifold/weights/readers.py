@@ -164,8 +164,8 @@ def _read_torch(path: Path) -> Pretrained:
     if zipped:
         with zipfile.ZipFile(path) as archive:
             bounds.members(archive, size, stored=True)
-    with warnings.catch_warnings():  # of an unusual pickle protocol: either it is read or it is refused
-        warnings.filterwarnings("ignore", message="Detected pickle protocol")
+    with warnings.catch_warnings():  # of unusual and of damaged pickles: either they are read or they are refused
+        warnings.simplefilter("ignore")
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
