@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -228,37 +226,3 @@ def test_one_training_step_has_timms_gradients_and_running_statistics() -> None:
     for name, tensor in ours.state_dict().items():
         if "running" in name:
             assert error(tensor, statistics[renamed[name]]) <= 1e-6, name
-
-
-def real_b4(weights: Path) -> Network:
-    """B4 with the stored trained tensors in stem and blocks 0 to 21, zeros elsewhere."""
-    peer = Peer(name="tf_efficientnet_b4", net="b4", numerics=TF)
-    state = {k: torch.zeros(v.shape) for k, v in peer.make("meta").state_dict().items() if "num_batches" not in k}
-    with np.load(weights / "efficientnet_b4_stem_to_block21.npz") as arrays:
-        by_index = sorted(arrays.files, key=lambda name: int(name.split("_")[0]))
-        for (name, tensor), stored in zip(state.items(), by_index, strict=False):
-            array = torch.from_numpy(arrays[stored].astype(np.float32))
-            assert tensor.shape == array.shape, (name, stored)
-            state[name] = array
-    assert len(by_index) == 413
-    ours = peer.ours()
-    ours.load_state_dict(peer.from_peer(state))
-    return ours
-
-
-def test_real_b4_tensors_give_the_reference_activations_of_the_panda(data_dir: Path) -> None:
-    network = real_b4(data_dir / "weights")
-    with np.load(data_dir / "weights" / "efficientnet_b4_reference_activations.npz") as arrays:
-        reference = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    x = ((reference["input_uint8_hwc"] / 255 - mean) / std).permute(2, 0, 1)[None]
-    blocks = [block for stage in network.stages.children() for block in stage.children()][:22]
-    with torch.no_grad():
-        x = network.stem(x)
-        found = {"stem": x}
-        for number, block in enumerate(blocks):
-            x = found[f"block{number}"] = block(x)
-    for name, value in found.items():
-        assert error(value.mean((0, 2, 3)), reference[f"{name}_mean"]) <= 1e-5, name
-        assert error(value.std((0, 2, 3)), reference[f"{name}_std"]) <= 1e-5, name
-    assert error(x[0], reference["block21_output"]) <= 1e-5

@@ -29,8 +29,8 @@ from trifold.doctor.weights_trials import (
 from trifold.errors import InvalidInput
 
 POOR = 0.8
-"""Distance of the nearest input beyond which nothing that was tried fits. EfficientNet-B4's is 0.16 to 0.26 where it is
-right, and 1.2 or more where the scale is wrong (results/real_b4)."""
+"""Distance of the nearest input beyond which nothing that was tried fits. EfficientNet-B4's is 0.16 where it is right,
+and 1.2 or more where the scale is wrong (results/real_b4)."""
 
 SCALES_APART = 30.0
 """Ratio of two standard deviations from which pixel values of 0 to 1 and of 0 to 255 were confused."""
