@@ -6,6 +6,7 @@ import io
 import re
 import subprocess
 import sys
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -276,6 +277,14 @@ def test_a_tensorflow_checkpoint_answers_as_its_network(
     network = whole_network(found, baselines.find("b0"))
     with torch.no_grad():
         assert error(network(normalised(noise(), MEAN, STD)), expected) <= LIMIT
+    if kind == "averaged":  # as the paper's checkpoints are published
+        archive = prefix.parent / "efficientnet-b0.tar.gz"
+        with tarfile.open(archive, "w:gz") as file:
+            for part in prefix.parent.glob("[cm]*"):
+                file.add(part, f"efficientnet-b0/{part.name}")
+        packed = pretrained(archive)
+        assert (packed.description, packed.layout) == (found.description, found.layout)
+        assert all(torch.equal(packed.tensors[name], tensor) for name, tensor in found.tensors.items())
 
 
 # ---- state dicts ----

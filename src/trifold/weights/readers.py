@@ -11,6 +11,7 @@ import math
 import pickle
 import re
 import struct
+import tarfile
 import warnings
 import zipfile
 import zlib
@@ -28,6 +29,7 @@ from torch import Tensor
 from trifold.data.decode import printable
 from trifold.errors import InvalidData, InvalidInput
 from trifold.weights import bounds, files
+from trifold.weights.archive import read_archive
 from trifold.weights.contents import Pretrained, Stamp
 from trifold.weights.convert import COUNTER
 from trifold.weights.keras_files import read_h5, read_keras
@@ -49,6 +51,7 @@ _READ_ERRORS = (
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
+    tarfile.TarError,
     SafetensorError,
 )
 """What torch, numpy, safetensors and zipfile raise on damaged files, and ours of what another process said of one."""
@@ -237,6 +240,7 @@ READERS: dict[str, Callable[[Path], Pretrained]] = {
     ".hdf5": read_h5,
     ".keras": read_keras,
     INDEX: read_checkpoint,
+    ".gz": read_archive,
 }
 """By the end of a file's name."""
 
