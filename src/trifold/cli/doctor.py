@@ -102,7 +102,7 @@ def check_finished(
 def check_file(context: click.Context, /, file: str, images: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Try the settings of a weights FILE and others on photographs IMAGES; status 1 if any finding is an error.
 
-    The settings as given are the file's own, in their place those of --like, in their place the flags.
+    The settings as given are the file's own, else those of --like, else the paper's; flags stand in their place.
     """
     from trifold.doctor.weights import check_weights
     from trifold.doctor.weights_given import Changes, open_given

@@ -88,10 +88,12 @@ def check_weights(
     if wanted is not None:
         say("labels")
         orders = try_orders(_predicted(given, images), wanted, outputs, classes)
+    if best.distance > POOR:  # then nothing that hangs on it can be believed
+        of_statistics = [*_unfit(given, best, len(images))]
+    else:
+        of_statistics = [*_input(inputs, len(images)), *_numerics(numerics), *_resolution(resolutions)]
     found = [
-        *(_unfit(given, best, len(images)) if best.distance > POOR else _input(inputs, len(images))),
-        *_numerics(numerics),
-        *_resolution(resolutions),
+        *of_statistics,
         *_order(orders),
         *_not_told(inputs, numerics, resolutions, labelled=bool(orders)),
     ]
