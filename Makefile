@@ -29,7 +29,7 @@ test: .venv/test.stamp
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile --durations=10
 
 slow: .venv/test.stamp
-	$(BIN)/python -m pytest -m slow --durations=10
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --durations=10
 
 bench: .venv/bench.stamp
 	$(BIN)/python benchmarks/run.py
