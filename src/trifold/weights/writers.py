@@ -10,7 +10,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import secrets
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -223,21 +225,39 @@ def _write_tensorflow(path: Path, asked: _Asked) -> None:
         raise InvalidInput("a TensorFlow checkpoint is written by TensorFlow: pip install 'trifold[tensorflow]'")
     if not path.absolute().parent.is_dir():
         raise InvalidInput(f"{path}: its folder is not there")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow
-
     model = asked.network.architecture.name.replace("_", "-")
     arrays: dict[str, Any] = {"global_step": torch.tensor(0).numpy()}
     for name, tensor in asked.tensors.items():
         arrays[f"{model}/{name}"] = arrays[f"{model}/{name}/ExponentialMovingAverage"] = _array(tensor)
-    prefix = str(path.absolute())
+    with _stderr_unheard():
+        _save_v2(str(path.absolute()), arrays)
+
+
+@contextmanager
+def _stderr_unheard() -> Iterator[None]:
+    """Within it nothing reaches the terminal's stderr: what TensorFlow says of processors there no setting stops."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _save_v2(prefix: str, arrays: Mapping[str, Any]) -> None:
+    """Writes a checkpoint. Raises OSError where TensorFlow says that it cannot."""
+    import tensorflow
+
     try:
         with tensorflow.device("cpu"):
             tensorflow.raw_ops.SaveV2(
                 prefix=prefix,
                 tensor_names=list(arrays),
                 shape_and_slices=[""] * len(arrays),
-                tensors=[*arrays.values()],
+                tensors=list(arrays.values()),
             )
     except tensorflow.errors.OpError as error:
         raise OSError(error.message) from None
