@@ -25,6 +25,7 @@ from trifold.data.dataset import Dataset
 from trifold.doctor import weights as examined
 from trifold.doctor.findings import Finding
 from trifold.doctor.weights import check_weights
+from trifold.doctor.weights_crops import crops
 from trifold.doctor.weights_given import (
     Changes,
     Given,
@@ -50,7 +51,7 @@ from trifold.doctor.weights_trials import (
 from trifold.errors import InvalidData, InvalidInput
 from trifold.layers import PAPER_NUMERICS, TORCH_NUMERICS
 from trifold.network import build
-from trifold.preprocessing import STANDARD, plain
+from trifold.preprocessing import STANDARD, Preprocessing, plain
 from trifold.train.record import Plan, Record
 
 __all__ = ["digits", "finished"]  # fixtures
@@ -351,6 +352,39 @@ def test_each_wrong_order_of_labels_is_named_by_a_trained_network(
             assert not errors
             assert found.orders[0].given
             assert found.orders[0].correct > 48
+
+
+def test_a_wrong_crop_is_named_by_labels_and_the_right_one_is_not(
+    finished: tuple[Path, Record], digits: Dataset, tmp_path: Path
+) -> None:
+    paths = []
+    for number, sample in enumerate(digits.samples[:96]):
+        paths.append(tmp_path / f"{number}.png")
+        sample.seen().save(paths[-1])
+    labels = labels_file(tmp_path, paths, [sample.label for sample in digits.samples[:96]])
+    for crop, wrong in ((None, False), ("tensorflow", True)):
+        given = open_given(finished[0], changes=Changes(crop=crop))
+        found = check_weights(given, paths, labels=labels)
+        named = [finding for finding in found.findings if finding.what == "crop"]
+        assert len(found.crops) >= 4
+        own = next(one for one in found.crops if one.given)
+        assert (own.ahead, own.error, own.sure) == (0, 0, 0)
+        if wrong:  # a fifth of a digit's side is enough
+            assert own.correct < found.crops[0].correct
+            assert one_of(named).severity == "warning"
+            assert "as given" in named[0].text
+        else:
+            assert not named
+        assert not any("crops and interpolations" in finding.text for finding in found.findings)
+
+
+def test_crops_are_of_the_given_size_and_each_once() -> None:
+    given = Preprocessing(resolution=224, mode="RGB", mean=IMAGENET.mean, std=IMAGENET.std)
+    found = crops(given)
+    assert next(iter(found.values())) == given
+    assert len(set(found.values())) == len(found) == 5
+    assert {one.resolution for one in found.values()} == {224}
+    assert found["shorter side 256, centre 224"].resize == 256
 
 
 def test_orders_are_permutations_that_undo_each_other() -> None:

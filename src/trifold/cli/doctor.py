@@ -163,6 +163,7 @@ def _examination_json(given: Given, found: Examination) -> dict[str, Any]:
         "batch_norms": found.norms,
         "trials": trials,
         "orders": [asdict(order) for order in found.orders],
+        "crops": [asdict(crop) | {"sure": crop.sure} for crop in found.crops],
         "findings": [asdict(finding) for finding in found.findings],
     }
 
@@ -195,6 +196,15 @@ def _print_examination(file: str, given: Given, found: Examination) -> None:
         click.echo()
         rows = [(order.name, order.correct, order.total, "as given" if order.given else "") for order in found.orders]
         print_table(labelled("order of the labels", ("order", "right", "of", ""), rows))
+    if found.crops:
+        click.echo()
+        columns = ("crop", "right", "of", "log likelihood", "ahead", "standard error", "")
+        rows = [
+            (crop.name, crop.correct, crop.total, crop.likelihood, None if crop.given else crop.ahead,
+             None if crop.given else crop.error, "as given" if crop.given else "")
+            for crop in found.crops
+        ]  # fmt: skip
+        print_table(labelled("crop and interpolation, by the labels", columns, rows))
 
 
 def scan_json(scanned: Scan) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from PIL.Image import Image
 from trifold.data.images import normalise
 from trifold.data.resize import to_levels
 from trifold.doctor.findings import Finding, in_order_of_severity
+from trifold.doctor.weights_crops import SURE as SURE_OF_CROP
+from trifold.doctor.weights_crops import Crop, try_crops
 from trifold.doctor.weights_given import Given, open_images
 from trifold.doctor.weights_labels import SURE as SURE_OF_ORDER
 from trifold.doctor.weights_labels import Order, read_labels, try_orders
@@ -40,12 +42,13 @@ PADDINGS = {"same": "TensorFlow's", "symmetric": "torch's own"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """What was tried, nearest first within each part, and what follows from it; orders: empty without labels."""
+    """What was tried, nearest first within each part, and what follows from it; orders, crops: empty without labels."""
 
     images: int
     norms: int
     trials: tuple[Trial, ...]
     orders: tuple[Order, ...]
+    crops: tuple[Crop, ...]
     findings: tuple[Finding, ...]
 
 
@@ -63,7 +66,7 @@ def check_weights(
     classes: names of the outputs in their order, else those of the file. progress: told what begins.
 
     Without labels, batch-norm statistics speak: normalisation, order of channels, padding, epsilon, and a resolution
-    that is far off. They do not tell crops and interpolations apart.
+    that is far off. They do not tell crops and interpolations apart; labelled images do, if their order is right.
 
     Raises InvalidData if an image or label cannot be used; InvalidInput if labels need a classifier that the file
     lacks, or the names are not as many as its outputs.
@@ -85,9 +88,13 @@ def check_weights(
     say("resolution")
     resolutions = try_resolutions(given, images, (better(numerics) or given_of(numerics)).settings)
     orders: list[Order] = []
+    crops: list[Crop] = []
     if wanted is not None:
         say("labels")
         orders = try_orders(_predicted(given, images), wanted, outputs, classes)
+        if orders[0].given:
+            say("crops")
+            crops = try_crops(given, images, wanted)
     if best.distance > POOR:  # then nothing that hangs on it can be believed
         of_statistics = [*_unfit(given, best, len(images))]
     else:
@@ -95,13 +102,15 @@ def check_weights(
     found = [
         *of_statistics,
         *_order(orders),
-        *_not_told(inputs, numerics, resolutions, labelled=bool(orders)),
+        *_crop(crops),
+        *_not_told(inputs, numerics, resolutions, labelled=bool(orders), crops=crops),
     ]
     return Examination(
         images=len(images),
         norms=len(given.norms),
         trials=(*inputs, *numerics, *resolutions),
         orders=tuple(orders),
+        crops=tuple(crops),
         findings=in_order_of_severity(tuple(found)),
     )
 
@@ -215,8 +224,26 @@ def _order(orders: Sequence[Order]) -> Iterator[Finding]:
         )
 
 
+def _crop(crops: Sequence[Crop]) -> Iterator[Finding]:
+    if not crops or crops[0].sure <= SURE_OF_CROP:
+        return
+    own, best = next(crop for crop in crops if crop.given), crops[0]
+    yield Finding(
+        severity="warning",
+        what="crop",
+        text=f"the right outputs are likelier with {best.name} than with {own.name} as given ({best.sure:.1f} standard "
+        f"errors; {best.correct} of {best.total} images right, not {own.correct})",
+        advice="use the crop and interpolation that the weights were published with (`--like`, `--crop`)",
+    )
+
+
 def _not_told(
-    inputs: Sequence[Trial], numerics: Sequence[Trial], resolutions: Sequence[Trial], *, labelled: bool
+    inputs: Sequence[Trial],
+    numerics: Sequence[Trial],
+    resolutions: Sequence[Trial],
+    *,
+    labelled: bool,
+    crops: Sequence[Crop],
 ) -> Iterator[Finding]:
     """What these images leave open, in one note."""
     left = []
@@ -227,12 +254,18 @@ def _not_told(
             left.append(f"{best.name} from {', '.join(rivals)}")
     if not resolutions:
         left.append("one resolution from another, for which these images are too small")
-    left.append("crops and interpolations, which leave the statistics as they are")
+    near = [crop.name for crop in crops if not crop.given and abs(crop.sure) <= SURE_OF_CROP]
+    if near:
+        left.append(f"{next(crop.name for crop in crops if crop.given)} from {', '.join(near)}")
+    if not crops:
+        left.append("crops and interpolations, which leave the statistics as they are: labels in the right order tell")
     if not labelled:
         left.append("orders of labels, without labels")
+    if not left:
+        return
     yield Finding(
         severity="note",
         what="not_told",
         text=f"not told apart: {'; '.join(left)}",
-        advice="more images (up to 256) tell more; labelled ones tell crops and labels by accuracy",
+        advice="more images (up to 256) tell more; labelled ones tell crops, too",
     )
