@@ -333,7 +333,7 @@ def test_other_bad_files_are_named_with_what_is_wrong(tmp_path: Path) -> None:
     assert refused(tmp_path / "absent.pth") == "no such file"
     assert refused(tmp_path) == "has no weights.safetensors"
     assert refused(tmp_path / "w.onnx", b"x") == (
-        "a weights file must end in .safetensors, .npz, .pth, .pt, .bin, .h5, .hdf5, .keras, .index"
+        "a weights file must end in .safetensors, .npz, .pth, .pt, .bin, .h5, .hdf5, .keras, .index, .gz"
     )
     torch.save([torch.zeros(3)], tmp_path / "list.pth")
     assert refused(tmp_path / "list.pth") == "must hold a state dict, got list"
