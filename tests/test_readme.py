@@ -47,6 +47,7 @@ def test_the_readmes_commands_run_in_order(folder: Path) -> None:
     assert {line.split()[1] for line in found} == {
         "show", "list", "scale", "family", "explain", "paper", "fit", "train", "evaluate", "predict", "doctor",
         "directions", "coefficients", "ablate", "search", "report", "cam", "transfer", "miniature", "weights", "share",
+        "export",
     }  # fmt: skip
     outputs = {line: run(line, folder) for line in found}
     assert "5,288,548" in outputs["trifold show b0"]

@@ -43,12 +43,12 @@ def _usable(x: Tensor) -> bool:
     What is exported or traced is to hold torch's own operators, and so is what is evaluated: there torch is fast.
     """
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_exporting()  # first: an exported graph's sizes are symbols, not to be compared
+        and x.device.type == "cpu"
         and x.dtype == torch.float32
         and torch.is_grad_enabled()
         and x.is_contiguous(memory_format=torch.channels_last)
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_exporting()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and _on()
     )
@@ -81,10 +81,10 @@ def _is_matrix_product(x: Tensor, conv: nn.Conv2d) -> bool:
         and conv.stride == (1, 1)
         and conv.bias is None
         and min(conv.in_channels, conv.out_channels) >= MATRIX_CHANNELS
-        and x.numel() <= MATRIX_ROWS * x.shape[1]
         and not hooked(conv)
         and not torch.compiler.is_compiling()
         and _usable(x)
+        and x.numel() <= MATRIX_ROWS * x.shape[1]
     )
 
 
@@ -115,10 +115,13 @@ NORM_VALUES, NORM_CHANNELS = 2**17, 8
 left to torch, which is then faster; so is batch norm without an activation (docs/kernels-by-shape.md)."""
 
 
+def _few(x: Tensor, channels: int = 0) -> bool:
+    return x.numel() < NORM_VALUES or x.shape[1] < channels
+
+
 def normalise(x: Tensor, norm: nn.Module, activation: nn.Module) -> Tensor:
     """activation(norm(x)), in one where that is batch norm by the batch's own statistics; its running ones follow."""
-    small = x.numel() < NORM_VALUES or x.shape[1] < NORM_CHANNELS
-    if small or isinstance(activation, nn.Identity) or not _replaces_norm(x, norm, activation):
+    if isinstance(activation, nn.Identity) or not _replaces_norm(x, norm, activation) or _few(x, NORM_CHANNELS):
         out: Tensor = activation(norm(x))
         return out
     assert isinstance(norm, nn.BatchNorm2d)
@@ -141,8 +144,8 @@ class SqueezeExcite(Protocol):
 
 def normalise_excite(x: Tensor, norm: nn.Module, activation: nn.Module, squeeze_excite: SqueezeExcite) -> Tensor:
     """squeeze_excite(activation(norm(x))), in one where `normalise` would be and the activations are alike."""
-    small = x.numel() < NORM_VALUES or x.shape[2] * x.shape[3] == 1
-    if small or not _excites(squeeze_excite, type(activation)) or not _replaces_norm(x, norm, activation):
+    replaced = _excites(squeeze_excite, type(activation)) and _replaces_norm(x, norm, activation)
+    if not replaced or _few(x) or x.shape[2] * x.shape[3] == 1:
         return squeeze_excite(normalise(x, norm, activation))
     assert isinstance(norm, nn.BatchNorm2d)
     tensors = (norm.weight, norm.bias, *_layers(squeeze_excite))
@@ -193,14 +196,13 @@ def _replaces_middle(
     x: Tensor, expand: ConvNorm, depthwise_part: ConvNorm, squeeze_excite: SqueezeExcite | None
 ) -> bool:
     kind = type(expand.activation)
-    size = x.numel() // depthwise_part.conv.stride[0] ** 2  # of the output, at most
     return (
         type(depthwise_part.activation) is kind
         and (squeeze_excite is None or _excites(squeeze_excite, kind))
-        and size >= 2 * x.shape[1]
         and _replaces_norm(x, expand.norm, expand.activation)
         and _replaces_norm(x, depthwise_part.norm, depthwise_part.activation)
         and _replaces_convolution(x, depthwise_part.conv)
+        and x.numel() // depthwise_part.conv.stride[0] ** 2 >= 2 * x.shape[1]  # of the output, at most
     )
 
 
@@ -238,9 +240,9 @@ def _replaces_norm(x: Tensor, norm: nn.Module, activation: nn.Module) -> bool:
         and norm.affine
         and norm.track_running_stats
         and norm.momentum is not None
-        and x.numel() >= 2 * x.shape[1]
         and type(activation) in _NAMES
         and not hooked(norm, activation)
         and not torch.compiler.is_compiling()  # the compiler fuses them itself
         and _usable(x)
+        and x.numel() >= 2 * x.shape[1]
     )

@@ -168,6 +168,14 @@ def evaluate(run: str | Path, dataset: Dataset) -> Evaluation:
     Raises InvalidData if the data have a class that the network does not know, or nothing but such files.
     """
     trained = load_run(run)
+    samples, labels = held_out(run, dataset, trained)
+    batches = (samples[start : start + BATCH] for start in range(0, len(samples), BATCH))
+    predicted = torch.cat([_chances(trained, (sample.seen() for sample in some)).argmax(1) for some in batches])
+    return evaluation(trained.classes, predicted, torch.tensor(labels))
+
+
+def held_out(run: str | Path, dataset: Dataset, trained: Trained) -> tuple[tuple[Sample, ...], tuple[int, ...]]:
+    """The samples that `evaluate` looks at, and the network's output that is each one's class. Raises as it does."""
     unknown = [name for name in dataset.classes if name not in trained.classes]
     if unknown:
         raise InvalidData(
@@ -176,9 +184,7 @@ def evaluate(run: str | Path, dataset: Dataset) -> Evaluation:
         )
     places = [trained.classes.index(name) for name in dataset.classes]
     samples = _held_out(run, dataset, trained)
-    batches = (samples[start : start + BATCH] for start in range(0, len(samples), BATCH))
-    predicted = torch.cat([_chances(trained, (sample.seen() for sample in some)).argmax(1) for some in batches])
-    return evaluation(trained.classes, predicted, torch.tensor([places[sample.label] for sample in samples]))
+    return samples, tuple(places[sample.label] for sample in samples)
 
 
 def _chances(trained: Trained, images: Iterable[Image.Image]) -> Float[Tensor, "images classes"]:
