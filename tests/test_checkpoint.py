@@ -159,6 +159,41 @@ def test_a_full_disk_is_one_line_and_the_last_two_stand(path: Path, room: int, m
     assert same(read(previous(path)), state(1))
 
 
+class _Disturbed:
+    """A file in whose nth write a signal's handler raises."""
+
+    def __init__(self, file: Any, at: int) -> None:
+        self.file, self.left = file, at
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, data: bytes) -> int:
+        self.left -= 1
+        if self.left == 0:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+        return int(self.file.write(data))
+
+    def __enter__(self) -> _Disturbed:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+
+@pytest.mark.parametrize("at", [1, 2, 5, 9])
+def test_a_workers_death_told_within_a_write_is_not_taken_for_the_disks(
+    path: Path, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, *mode: _Disturbed(original(self, *mode), at))
+    with pytest.raises(RuntimeError, match=r"DataLoader worker .* is killed"):
+        save(path, state(3))
+    monkeypatch.undo()
+    assert {entry.name for entry in path.parent.iterdir()} == {"checkpoint.pt", "checkpoint.previous.pt"}
+    assert same(read(path), state(2))
+
+
 def test_nothing_gets_its_name_before_it_is_on_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     sync, rename = os.fsync, Path.replace

@@ -19,6 +19,14 @@ logger = logging.getLogger(__name__)
 _DIGEST_BYTES = 32
 
 
+class _Interrupted(Exception):
+    """A signal's handler raised `reason` within a write."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class _Hashing:
     """A file to write to that also hashes what is written."""
 
@@ -45,7 +53,8 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
     state: tensors, numbers, strings, and dicts and lists of them.
 
-    Raises Failed if it cannot be written, a full disk say; the last good one stands.
+    Raises Failed if it cannot be written, a full disk say; the last good one stands. What a signal's handler raises
+    meanwhile, of a worker's death say, is raised as it is.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -54,6 +63,9 @@ def save(path: Path, state: dict[str, Any]) -> None:
             path.replace(previous(path))
         temporary.replace(path)
         sync_folder(path.parent)
+    except _Interrupted as interrupted:
+        temporary.unlink(missing_ok=True)
+        raise interrupted.reason from None
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
         reason = error.strerror if isinstance(error, OSError) else (str(error).splitlines() or [""])[0]
@@ -69,7 +81,9 @@ def _write(path: Path, state: dict[str, Any]) -> None:
         hashing = _Hashing(file)
         try:
             torch.save(state, hashing)  # type: ignore[arg-type]  # all that torch calls of a file is write and flush
-        except RuntimeError as error:  # torch raises one of its own over the file's, which says what is wrong
+        except RuntimeError as error:  # torch raises one of its own over the one that says what is wrong
+            if hashing.failed is None and isinstance(error.__context__, Exception):
+                raise _Interrupted(error.__context__) from None
             raise hashing.failed or error from None
         file.write(hashing.hash.digest())
         file.flush()
